@@ -1,0 +1,104 @@
+"""lane_obs: an embeddable, observability-first, lane-based priority command queue for asyncio and uvloop."""
+
+from lane_obs.bus import Bus, Sink, SinkStats
+from lane_obs.clock import Clock, SystemClock, VirtualClock
+from lane_obs.command import Command, command
+from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RetryPolicy, load_lanes
+from lane_obs.core.state import State
+from lane_obs.errors import (
+    CommandCancelled,
+    CommandDropped,
+    CommandError,
+    CommandExpired,
+    CommandTimeout,
+    ConfigError,
+    DrainTimeout,
+    DuplicateCommandType,
+    DuplicateId,
+    InternalError,
+    InvalidCommand,
+    LaneFullError,
+    LaneObsError,
+    NotStarted,
+    RetryAfter,
+    ShutdownInProgress,
+    StreamClosed,
+    UnknownCommand,
+    UnknownLane,
+    WrongLoop,
+)
+from lane_obs.events import CAUSES, LaneEvent, WaitByCause
+from lane_obs.monitor import MonitorConfig, QueueMonitor
+from lane_obs.runtime.builder import QueueManagerBuilder
+from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
+from lane_obs.runtime.handle import CommandContext, CommandHandle, current
+from lane_obs.runtime.manager import QueueManager
+from lane_obs.runtime.options import SubmitOptions
+from lane_obs.runtime.queue import CommandQueue
+from lane_obs.runtime.run import run
+from lane_obs.runtime.stats import DrainReport, Explanation, LaneStats, QueueStats
+from lane_obs.sinks.background import BackgroundSink
+from lane_obs.sinks.emitter import EventEmitter, EventStream
+from lane_obs.sinks.memory import MemorySink
+
+__all__ = [
+    "CAUSES",
+    "DEFAULT_LANES",
+    "BackgroundSink",
+    "Bus",
+    "Clock",
+    "Command",
+    "CommandCancelled",
+    "CommandContext",
+    "CommandDropped",
+    "CommandError",
+    "CommandExpired",
+    "CommandHandle",
+    "CommandQueue",
+    "CommandTimeout",
+    "ConfigError",
+    "DeadLetter",
+    "DeadLetterQueue",
+    "DrainReport",
+    "DrainTimeout",
+    "DuplicateCommandType",
+    "DuplicateId",
+    "EventEmitter",
+    "EventStream",
+    "Explanation",
+    "InternalError",
+    "InvalidCommand",
+    "Jitter",
+    "LaneConfig",
+    "LaneEvent",
+    "LaneFullError",
+    "LaneObsError",
+    "LaneStats",
+    "MemorySink",
+    "MonitorConfig",
+    "NotStarted",
+    "Overflow",
+    "QueueConfig",
+    "QueueManager",
+    "QueueManagerBuilder",
+    "QueueMonitor",
+    "QueueStats",
+    "RetryAfter",
+    "RetryPolicy",
+    "ShutdownInProgress",
+    "Sink",
+    "SinkStats",
+    "State",
+    "StreamClosed",
+    "SubmitOptions",
+    "SystemClock",
+    "UnknownCommand",
+    "UnknownLane",
+    "VirtualClock",
+    "WaitByCause",
+    "WrongLoop",
+    "command",
+    "current",
+    "load_lanes",
+    "run",
+]

@@ -1,0 +1,188 @@
+"""The life of commands in lanes, as a pure state machine: every call takes the time and returns what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lane_obs.core.lane import Lane
+from lane_obs.core.schedule import Schedule
+from lane_obs.core.state import TRANSITIONS, State
+from lane_obs.core.wait import Contention, Mode, between
+from lane_obs.errors import InternalError, UnknownLane
+from lane_obs.events import WaitByCause
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lane_obs.config import LaneConfig
+    from lane_obs.core.record import Record
+
+_READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED, State.BACKOFF
+_FOLLOWING = dict(TRANSITIONS)
+_FREE = Mode.FREE
+
+
+class Engine:
+    """Holds all lanes and moves commands through their states. It reads no clock: `now` is always given.
+
+    Args:
+        lanes: policies by lane name, already checked.
+        max_concurrency: queue-wide bound on running commands; `None` for none.
+        now: clock seconds.
+    """
+
+    __slots__ = ("_contention", "_schedule", "lanes", "live", "submitted")
+
+    def __init__(self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, now: float) -> None:
+        self._contention = Contention(now)
+        self._schedule = Schedule(max_concurrency, self._contention)
+        self.lanes: dict[str, Lane] = {}
+        self.live = 0
+        """Commands that have not ended."""
+        self.submitted = 0
+        for name, config in lanes.items():
+            lane = self.lanes[name] = Lane(name, config, self._contention, now)
+            self._schedule.add(lane, now)
+
+    @property
+    def max_concurrency(self) -> int | None:
+        """The queue-wide bound."""
+        return self._schedule.limit
+
+    def lane(self, name: str) -> Lane:
+        """The lane of this name.
+
+        Raises:
+            UnknownLane: there is none.
+        """
+        try:
+            return self.lanes[name]
+        except (KeyError, TypeError):
+            raise UnknownLane(name, self.lanes) from None
+
+    def submit(self, record: Record, now: float, *, delayed: bool, returning: bool = False) -> None:
+        """Takes in a new command, ready or delayed. `returning`: its number is not the highest (a requeue)."""
+        lane: Lane = record.home
+        self.live += 1
+        self.submitted += 1
+        record.since = now
+        if delayed:
+            record.state = _DELAYED
+            lane.counts[_DELAYED] += 1
+            return
+        lane.counts[_READY] += 1
+        if returning:
+            lane.ready.put_back(record)
+        else:
+            lane.ready.add(record)
+        self._line_up(record, lane, now)
+
+    def _line_up(self, record: Record, lane: Lane, now: float) -> None:
+        record.ready_mark = lane.meter.mark(now)
+        if lane.turn is None:
+            self._schedule.ask(lane)
+            if self._contention.mode is not _FREE:
+                self._schedule.settle(now)
+
+    def make_ready(self, record: Record, now: float) -> None:
+        """Ends a delay or back-off: the command takes its old place in its lane."""
+        self._fold_waiting(record, now)
+        self._move(record, _READY)
+        record.since = now
+        lane: Lane = record.home
+        lane.ready.put_back(record)
+        self._line_up(record, lane, now)
+
+    def start_next(self, now: float) -> Record | None:
+        """Starts the most important command that may run, and returns it; `None` when none may."""
+        schedule = self._schedule
+        lane = schedule.next_lane()
+        if lane is None:
+            schedule.settle(now)
+            return None
+        record = lane.ready.pop()
+        counts = lane.counts
+        counts[_READY] -= 1  # as `_move` does; `pop` gives out ready commands only
+        counts[_RUNNING] += 1
+        record.state = _RUNNING
+        record.start_mark = lane.meter.mark(now)
+        record.started_at = now
+        record.attempt += 1
+        schedule.started(lane, now)
+        return record
+
+    def back_off(self, record: Record, now: float) -> None:
+        """Ends an attempt that is tried again later."""
+        record.fold_wait()
+        self._end_attempt(record, _BACKOFF, now)
+        record.since = now
+
+    def finish(self, record: Record, state: State, now: float) -> None:
+        """Ends a command, running or waiting, in a final state."""
+        old = record.state
+        if old is _RUNNING:
+            self._end_attempt(record, state, now)
+        else:
+            self._fold_waiting(record, now)
+            self._move(record, state)
+            if old is _READY:
+                record.home.ready.forget()
+                self._schedule.settle(now)
+        record.finished_at = now
+        self.live -= 1
+
+    def _end_attempt(self, record: Record, state: State, now: float) -> None:
+        record.ran += now - record.started_at
+        self._move(record, state)
+        self._schedule.ended(record.home, now)
+        if self._contention.mode is not _FREE:
+            self._schedule.settle(now)
+
+    def _fold_waiting(self, record: Record, now: float) -> None:
+        record.waited = self.wait_so_far(record, now)
+        record.ready_mark = None
+
+    def wait_so_far(self, record: Record, now: float) -> WaitByCause:
+        """All the waiting of a command up to `now`, by cause."""
+        if record.state is _READY and record.ready_mark is not None:
+            current = between(record.ready_mark, record.since, record.home.meter.mark(now), now)
+        elif record.state is _DELAYED:
+            current = WaitByCause(delay=now - record.since)
+        elif record.state is _BACKOFF:
+            current = WaitByCause(backoff=now - record.since)
+        else:
+            return record.wait
+        return current if record.waited is None else record.waited + current
+
+    def oldest(self, lane: Lane) -> Record | None:
+        """The command that starts next in its lane; `None` when none is ready."""
+        return lane.ready.peek()
+
+    def set_paused(self, lane: Lane, now: float, *, paused: bool) -> bool:
+        """Pauses or resumes a lane; tells whether that changed anything."""
+        if lane.paused is paused:
+            return False
+        lane.paused = paused
+        self._schedule.update(lane, now)
+        self._schedule.settle(now)
+        return True
+
+    def configure(self, lane: Lane, config: LaneConfig, now: float) -> None:
+        """Gives a lane other policies, already checked. Running commands stay as they are."""
+        lane.apply(config)
+        self._schedule.reline(lane, self.lanes.values(), now)
+        self._contention.forget_levels(frozenset(other.priority for other in self.lanes.values()))
+
+    @staticmethod
+    def _move(record: Record, state: State) -> None:
+        old = record.state
+        if state not in _FOLLOWING[old]:
+            raise InternalError(f"command {record.seq}: {old} cannot become {state}")
+        counts = record.home.counts
+        counts[old] -= 1
+        counts[state] += 1
+        record.state = state
+
+    def total(self, state: State) -> int:
+        """How many commands of all lanes are, or ended, in `state`."""
+        return sum(lane.counts[state] for lane in self.lanes.values())

@@ -1,0 +1,109 @@
+"""The commands of one lane that may start, first submitted first."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING
+
+from lane_obs.core.state import State
+
+if TYPE_CHECKING:
+    from lane_obs.core.record import Record
+
+_COMPACT_FLOOR = 64
+_READY = State.READY
+
+
+class ReadyQueue:
+    """Ready commands in the order of their sequence numbers, whatever way they came in.
+
+    New commands come in order and go into a deque. Those that come back (a delay is over, a retry is due) take
+    their old place: they go into a heap, and the lower number of the two heads is next. A command that ends while
+    it waits stays inside until its turn or until half of what is inside has ended.
+    """
+
+    __slots__ = ("_fresh", "_ghosts", "_returned", "_returned_by_age")
+
+    def __init__(self) -> None:
+        self._fresh: deque[Record] = deque()
+        self._returned: list[tuple[int, Record]] = []
+        self._returned_by_age: deque[tuple[float, Record]] = deque()
+        self._ghosts = 0
+
+    def add(self, record: Record) -> None:
+        """Puts in a command that has a higher number than all others so far."""
+        self._fresh.append(record)
+
+    def put_back(self, record: Record) -> None:
+        """Puts in a command that takes its old place; its `since` must be set."""
+        heappush(self._returned, (record.seq, record))
+        by_age = self._returned_by_age
+        by_age.append((record.since, record))
+        if len(by_age) > 2 * len(self._returned) + _COMPACT_FLOOR:
+            self._returned_by_age = deque(item for item in by_age if _still_ready(item))
+
+    def pop(self) -> Record:
+        """Takes out the next command. There must be one."""
+        while True:
+            if self._returned and self._returned_is_next():
+                record = heappop(self._returned)[1]
+            else:
+                record = self._fresh.popleft()
+            if record.state is _READY:
+                return record
+            self._ghosts -= 1
+
+    def _returned_is_next(self) -> bool:
+        returned = self._returned
+        return bool(returned) and (not self._fresh or returned[0][0] < self._fresh[0].seq)
+
+    def forget(self) -> None:
+        """Notes that one command inside has ended without starting."""
+        self._ghosts += 1
+        if self._ghosts > _COMPACT_FLOOR and self._ghosts * 2 > len(self._fresh) + len(self._returned):
+            self._fresh = deque(record for record in self._fresh if record.state is _READY)
+            self._returned = [item for item in self._returned if item[1].state is _READY]
+            heapify(self._returned)
+            self._ghosts = 0
+
+    def peek(self) -> Record | None:
+        """The next command, left inside; `None` when there is none."""
+        self._skip_ghosts()
+        if self._returned_is_next():
+            return self._returned[0][1]
+        return self._fresh[0] if self._fresh else None
+
+    def _skip_ghosts(self) -> None:
+        fresh, returned = self._fresh, self._returned
+        while fresh and fresh[0].state is not _READY:
+            fresh.popleft()
+            self._ghosts -= 1
+        while returned and returned[0][1].state is not _READY:
+            heappop(returned)
+            self._ghosts -= 1
+
+    def oldest_since(self) -> float | None:
+        """When the command that is ready for the longest time became so; `None` when there is none."""
+        self._skip_ghosts()
+        by_age = self._returned_by_age
+        while by_age and not _still_ready(by_age[0]):
+            by_age.popleft()
+        heads = [self._fresh[0].since] if self._fresh else []
+        if by_age:
+            heads.append(by_age[0][0])
+        return min(heads, default=None)
+
+    def ahead_of(self, seq: int) -> int:
+        """How many ready commands start before number `seq`. Reads those ahead, one by one."""
+        count = sum(1 for number, record in self._returned if number < seq and record.state is _READY)
+        for record in self._fresh:
+            if record.seq >= seq:
+                break
+            count += record.state is _READY
+        return count
+
+
+def _still_ready(item: tuple[float, Record]) -> bool:
+    since, record = item
+    return record.state is _READY and record.since == since

@@ -1,0 +1,168 @@
+"""Every exception of the library. A class docstring says what went wrong and whether trying again helps.
+
+Errors about bad input also derive from the built-in that Python users expect (`ValueError`, `TypeError`, ...).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class LaneObsError(Exception):
+    """Base of every error that this library raises."""
+
+
+class InternalError(LaneObsError):
+    """An invariant of the library broke: a bug of ours, please report it. Trying again does not help."""
+
+
+class ConfigError(LaneObsError, ValueError):
+    """A configuration value is not allowed. Nothing was built or changed.
+
+    Attributes:
+        field: the name of the offending field, for example `lanes.api.max_concurrency`.
+        value: the value as given.
+        allowed: what would have been allowed, in words.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field}: {value!r} is not allowed; {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class UnknownLane(LaneObsError, LookupError):
+    """No lane has this name. The message lists the known ones."""
+
+    def __init__(self, lane: object, known: Iterable[str]) -> None:
+        names = ", ".join(repr(name) for name in known) or "none"
+        super().__init__(f"unknown lane {lane!r}; known lanes: {names}")
+        self.lane = lane
+
+
+class UnknownCommand(LaneObsError, LookupError):
+    """No live command or dead letter has this id, or no command is registered under this name."""
+
+
+class InvalidCommand(LaneObsError, TypeError):
+    """What was submitted cannot be run as a command. Nothing was enqueued."""
+
+
+class DuplicateId(LaneObsError, ValueError):
+    """A live command already has this id. Submit again once it has ended, or use another id."""
+
+
+class DuplicateCommandType(LaneObsError, ValueError):
+    """Another function or class is already registered under this name."""
+
+
+class LaneFullError(LaneObsError):
+    """The lane holds `max_pending` waiting commands. Trying again later helps.
+
+    Attributes:
+        lane: the lane's name.
+        max_pending: its bound, a count of commands.
+    """
+
+    def __init__(self, lane: str, max_pending: int) -> None:
+        super().__init__(f"lane {lane!r} is full: {max_pending} commands are pending (max_pending)")
+        self.lane = lane
+        self.max_pending = max_pending
+
+
+class ShutdownInProgress(LaneObsError):
+    """The queue is shutting down or closed and takes no new work. Trying again does not help."""
+
+
+class NotStarted(LaneObsError, RuntimeError):
+    """The call needs a started queue: call `start()` first or use `async with`."""
+
+
+class WrongLoop(LaneObsError, RuntimeError):
+    """The queue or handle belongs to another event loop or thread. Use `submit_threadsafe` from threads."""
+
+
+class DrainTimeout(LaneObsError, TimeoutError):
+    """Work was left when the drain's time was over. The queue still runs; drain again or close.
+
+    Attributes:
+        report: a `DrainReport` of what is left, by lane and state.
+    """
+
+    def __init__(self, message: str, report: object) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class CommandError(LaneObsError):
+    """Base of the ways in which a command can end without a value of its own.
+
+    Attributes:
+        command_id: the id of the command.
+        lane: its lane's name.
+    """
+
+    def __init__(self, message: str, command_id: str, lane: str) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.lane = lane
+
+
+class CommandTimeout(CommandError, TimeoutError):
+    """The last attempt ran longer than the command's timeout."""
+
+
+class CommandExpired(CommandError, TimeoutError):
+    """The command's deadline passed before it ended, waiting time included."""
+
+
+class CommandCancelled(CommandError):
+    """The command was cancelled, or cancelled itself, before it ended."""
+
+
+class CommandDropped(CommandError):
+    """The command was dropped from a full lane to make room (`overflow="drop_oldest"`)."""
+
+
+class RetryAfter(LaneObsError):
+    """Raised by a command to ask for a retry after this many seconds, in place of the policy's delay.
+
+    It counts as an attempt: once the policy's retries are used up, it is the command's final error.
+
+    Attributes:
+        seconds: delay before the next attempt, finite and not negative.
+    """
+
+    def __init__(self, seconds: float, message: str = "") -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+            raise ConfigError("seconds", seconds, "give a finite number of seconds, zero or more")
+        super().__init__(message or f"retry after {seconds} s")
+        self.seconds = float(seconds)
+
+
+class StreamClosed(LaneObsError):
+    """The event stream is closed and has no more events."""
+
+
+class TraceError(LaneObsError, ValueError):
+    """A recorded trace has a row or column that cannot be used.
+
+    Attributes:
+        path: the file. line: 1-based line number. column: the column's name. value: the text as read.
+    """
+
+    def __init__(self, path: str, line: int, column: str, value: object, allowed: str) -> None:
+        super().__init__(f"{path}, line {line}, column {column!r}: {value!r} is not allowed; {allowed}")
+        self.path = path
+        self.line = line
+        self.column = column
+        self.value = value
+        self.allowed = allowed
+
+
+class ClockDeadlock(LaneObsError):
+    """Virtual time cannot move on: everything waits, and no timer is due to wake it."""

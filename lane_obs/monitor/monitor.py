@@ -1,0 +1,130 @@
+"""The health monitor: samples a queue's counts and raises an alert when one crosses its threshold."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from typing import TYPE_CHECKING, Protocol
+
+from lane_obs import events
+from lane_obs.clock import sleep
+from lane_obs.config import Duration, to_count, to_seconds
+
+if TYPE_CHECKING:
+    from lane_obs.bus import Bus
+    from lane_obs.clock import Clock
+
+
+class Counts(Protocol):
+    """What the monitor reads of a queue's statistics."""
+
+    @property
+    def total_pending(self) -> int:
+        """Commands that wait."""
+        ...
+
+    @property
+    def total_active(self) -> int:
+        """Commands that run."""
+        ...
+
+
+class Monitored(Protocol):
+    """What can be monitored: a `CommandQueue`."""
+
+    @property
+    def bus(self) -> Bus:
+        """Where alerts go."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is."""
+        ...
+
+    def stats(self) -> Counts:
+        """The counts now."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MonitorConfig:
+    """How often to look, and what is too much.
+
+    Args:
+        interval: seconds between samples, above zero; default 10.
+        pending_warning_threshold: waiting commands above which an alert fires; default 100.
+        active_warning_threshold: running commands above which an alert fires; default 50.
+
+    Raises:
+        ConfigError: a value that is not allowed.
+    """
+
+    interval: Duration = 10.0
+    pending_warning_threshold: int = 100
+    active_warning_threshold: int = 50
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interval", to_seconds("interval", self.interval))
+        to_count("pending_warning_threshold", self.pending_warning_threshold)
+        to_count("active_warning_threshold", self.active_warning_threshold)
+
+
+class QueueMonitor:
+    """Samples a queue in the background. Each crossing of a threshold is one event, up and down.
+
+    Args:
+        queue: the queue.
+        config: thresholds; default `MonitorConfig()`.
+    """
+
+    def __init__(self, queue: Monitored, config: MonitorConfig | None = None) -> None:
+        self._queue = queue
+        self._config = config or MonitorConfig()
+        self._firing: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    @classmethod
+    def with_config(cls, queue: Monitored, config: MonitorConfig) -> QueueMonitor:
+        """A monitor with these thresholds."""
+        return cls(queue, config)
+
+    async def start(self) -> None:
+        """Starts to sample; calling it again does nothing."""
+        if self._task is None or self._task.done():
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(self._watch(), context=contextvars.Context())
+
+    async def stop(self) -> None:
+        """Stops sampling."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def stats(self) -> Counts:
+        """The queue's statistics now."""
+        return self._queue.stats()
+
+    async def _watch(self) -> None:
+        interval = to_seconds("interval", self._config.interval)
+        while True:
+            self.sample()
+            await sleep(self._queue.clock, interval)
+
+    def sample(self) -> None:
+        """Looks once."""
+        stats, config = self._queue.stats(), self._config
+        self._compare("pending", stats.total_pending, config.pending_warning_threshold)
+        self._compare("active", stats.total_active, config.active_warning_threshold)
+
+    def _compare(self, rule: str, value: int, threshold: int) -> None:
+        crossed = value > threshold
+        if crossed is (rule in self._firing):
+            return
+        if crossed:
+            self._firing.add(rule)
+        else:
+            self._firing.discard(rule)
+        self._queue.bus.emit(events.AlertFiring if crossed else events.AlertResolved, rule, value, threshold)

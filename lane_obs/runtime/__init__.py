@@ -1,0 +1,1 @@
+"""Acts: runs what the core decided, on the event loop."""

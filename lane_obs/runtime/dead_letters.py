@@ -1,0 +1,155 @@
+"""Commands that ended without success, kept for inspection and another try."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lane_obs.config import to_count
+from lane_obs.core.state import State  # noqa: TC001 - msgspec reads the annotation
+from lane_obs.errors import ConfigError, UnknownCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.options import Options
+
+
+class Rerun(msgspec.Struct, frozen=True):
+    """What it takes to run a command again."""
+
+    seq: int
+    work: Any
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: Options
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """A command that failed for good, timed out, expired or was dropped.
+
+    Attributes:
+        id: the command's id.
+        lane: its lane's name.
+        command_type: its name.
+        reason: the state it ended in: `failed`, `timed_out` or `expired`.
+        error_type: class name of its last error.
+        error: message of its last error, at most 1,000 characters.
+        attempts: how many attempts it had.
+        failed_at: when it ended, aware, UTC.
+        exception: the error itself.
+        rerun: what `requeue` needs; `None` in letters made by hand.
+    """
+
+    id: str
+    lane: str
+    command_type: str
+    reason: State
+    error_type: str
+    error: str
+    attempts: int
+    failed_at: datetime
+    exception: BaseException | None = None
+    rerun: Rerun | None = None
+
+
+class DeadLetterQueue:
+    """The latest dead letters, oldest first. When it is full the oldest goes, counted in `evicted`.
+
+    Args:
+        max_size: how many letters to keep, 1 or more.
+
+    Raises:
+        ConfigError: `max_size` is not a whole number of 1 or more.
+    """
+
+    def __init__(self, max_size: int = 1000) -> None:
+        self.max_size = to_count("max_size", max_size, minimum=1)
+        self.evicted = 0
+        self._letters: dict[str, DeadLetter] = {}
+        self._by_lane: Counter[str] = Counter()
+        self._requeue: Callable[[DeadLetter], CommandHandle[Any]] | None = None
+        self._on_evict: Callable[[DeadLetter], None] | None = None
+
+    def bind(self, requeue: Callable[[DeadLetter], CommandHandle[Any]], on_evict: Callable[[DeadLetter], None]) -> None:
+        """Ties it to the queue whose letters it keeps.
+
+        Raises:
+            ConfigError: it belongs to another queue.
+        """
+        if self._requeue is not None:
+            raise ConfigError("dead_letters", self, "give each queue a DeadLetterQueue of its own")
+        self._requeue = requeue
+        self._on_evict = on_evict
+
+    def push(self, letter: DeadLetter) -> None:
+        """Adds a letter; a letter of the same id is replaced, the oldest gives way when full."""
+        self._take(letter.id)
+        self._letters[letter.id] = letter
+        self._by_lane[letter.lane] += 1
+        if len(self._letters) > self.max_size:
+            oldest = self.pop()
+            self.evicted += 1
+            if oldest is not None and self._on_evict is not None:
+                self._on_evict(oldest)
+
+    def pop(self) -> DeadLetter | None:
+        """Removes and returns the oldest letter; `None` when there is none."""
+        return self._take(next(iter(self._letters))) if self._letters else None
+
+    def _take(self, command_id: str) -> DeadLetter | None:
+        letter = self._letters.pop(command_id, None)
+        if letter is not None:
+            self._by_lane[letter.lane] -= 1
+        return letter
+
+    def get(self, command_id: str) -> DeadLetter | None:
+        """The letter of this id."""
+        return self._letters.get(command_id)
+
+    def list(self) -> list[DeadLetter]:
+        """All letters, oldest first."""
+        return [*self._letters.values()]
+
+    def clear(self) -> int:
+        """Removes all letters and returns how many there were."""
+        count = len(self._letters)
+        self._letters.clear()
+        self._by_lane.clear()
+        return count
+
+    def count(self, lane: str) -> int:
+        """How many letters of this lane there are."""
+        return self._by_lane[lane]
+
+    def requeue(self, command_id: str) -> CommandHandle[Any]:
+        """Puts a command back into its lane: same id and place, attempts reset, its deadline starting anew.
+
+        Returns:
+            The handle of its new life.
+
+        Raises:
+            UnknownCommand: there is no such letter, or it cannot be run again.
+            LaneObsError: the queue does not take it (full, shutting down, id in use); the letter stays.
+        """
+        letter = self._letters.get(command_id)
+        if letter is None:
+            raise UnknownCommand(f"there is no dead letter {command_id!r}")
+        if letter.rerun is None or self._requeue is None:
+            raise UnknownCommand(f"dead letter {command_id!r} holds nothing that could run again")
+        handle = self._requeue(letter)
+        self._take(command_id)
+        return handle
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def __iter__(self) -> Iterator[DeadLetter]:
+        return iter(self.list())
+
+    def __contains__(self, command_id: object) -> bool:
+        return command_id in self._letters

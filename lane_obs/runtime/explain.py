@@ -1,0 +1,45 @@
+"""Why a command waits, in figures and in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lane_obs.core.state import State
+from lane_obs.events import CAUSES
+from lane_obs.runtime.stats import Explanation
+
+if TYPE_CHECKING:
+    from lane_obs.core.engine import Engine
+    from lane_obs.runtime.handle import CommandHandle
+
+_WORDS = {
+    "slots": "every slot it could take is in use",
+    "priority": "the queue's slots are in use and more important lanes go first",
+    "pause": "its lane is paused",
+    "scheduler": "nothing blocks it; it starts in the next turn of the loop",
+    "backoff": "an attempt failed and the retry is not due yet",
+    "delay": "its delay is not over",
+}
+
+
+def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanation:
+    """Explains a live command. Counts the ready commands ahead of it one by one."""
+    state, lane = handle.state, handle.home
+    cause, in_lane, elsewhere = _cause(handle), 0, 0
+    if state is State.READY:
+        in_lane = lane.ready.ahead_of(handle.seq)
+        others = (other for other in engine.lanes.values() if other.priority < lane.priority)
+        elsewhere = sum(other.counts[State.READY] for other in others)
+    due = handle.timer[0] - now if state in {State.DELAYED, State.BACKOFF} and handle.timer is not None else None
+    running = f"attempt {handle.attempt} is running"
+    text = running if cause is None else f"waits in lane {lane.name!r}: {_WORDS[cause]}"
+    if state is State.READY:
+        text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
+    wait = engine.wait_so_far(handle, now)
+    return Explanation(handle.id, lane.name, state, handle.attempt, cause, wait, in_lane, elsewhere, due, text)
+
+
+def _cause(handle: CommandHandle[Any]) -> str | None:
+    if handle.state is State.READY:
+        return CAUSES[handle.home.meter.cause]
+    return {State.DELAYED: "delay", State.BACKOFF: "backoff"}.get(handle.state)

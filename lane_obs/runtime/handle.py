@@ -1,0 +1,222 @@
+"""What a submitter holds, and what a command sees of itself."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from lane_obs.command import type_name
+from lane_obs.core.record import Record
+from lane_obs.core.state import FINAL, State
+from lane_obs.errors import NotStarted, WrongLoop
+from lane_obs.runtime.options import NO_OPTIONS, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from contextvars import Context
+
+    from lane_obs.events import WaitByCause
+    from lane_obs.runtime.dispatcher import Dispatcher
+
+T = TypeVar("T")
+
+
+class CommandHandle(Record, Generic[T], eq=False):
+    """One submitted command: await it for its result.
+
+    `await handle` returns the command's value or raises: its own exception untouched, `CommandTimeout`,
+    `CommandCancelled`, `CommandExpired` or `CommandDropped`. Cancelling the one who waits never cancels the
+    command; `cancel()` does. A result that nobody awaits makes no noise. Made by the queue, never by users.
+    """
+
+    # Always set; it has a default only because the fields before it have one.
+    _owner: Dispatcher = None  # type: ignore[assignment]
+    _call: Any = None
+    _args: tuple[Any, ...] = ()
+    _work: Any = None
+    _options: Options = NO_OPTIONS
+    _context: Context | None = None
+    _task: asyncio.Task[None] | None = None
+    _stop: str | None = None
+    """Why the running attempt was told to stop: one of `runtime.dispatcher`'s reasons."""
+    _value: Any = None
+    """The result; or the error and its traceback."""
+    _waiters: list[asyncio.Future[None]] | None = None
+    _id: str | None = None
+    """Worked out when first asked for; waiting commands that nobody asks about do without."""
+    _type: str | None = None
+    """Likewise."""
+
+    @property
+    def id(self) -> str:
+        """The command's id, unique among live commands."""
+        known = self._id
+        if known is None:
+            known = self._id = self._options.id or f"{self._owner.id_prefix}-{self.seq}"
+        return known
+
+    @property
+    def lane(self) -> str:
+        """Name of its lane."""
+        return str(self.home.name)
+
+    @property
+    def command_type(self) -> str:
+        """Its name for logs and metrics."""
+        known = self._type
+        if known is None:
+            known = self._type = type_name(self._work)
+        return known
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.state in FINAL
+
+    def cancel(self) -> bool:
+        """Cancels it: at once while it waits, by request while it runs.
+
+        A running command sees `asyncio.CancelledError` and may still end in another way. A synchronous one runs
+        to its end.
+
+        Returns:
+            False when it has ended already.
+
+        Raises:
+            WrongLoop: called from another thread or loop.
+        """
+        return self._owner.cancel(self)
+
+    @property
+    def wait_by_cause(self) -> WaitByCause:
+        """Seconds waited so far, by cause."""
+        return self._owner.wait_so_far(self)
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds waited so far, delay and back-off included."""
+        return self.wait_by_cause.total
+
+    @property
+    def run_seconds(self) -> float:
+        """Seconds run in all attempts that are over."""
+        return self.ran
+
+    @property
+    def end_to_end_seconds(self) -> float | None:
+        """Seconds from submit to end; `None` while it lives."""
+        return None if math.isnan(self.finished_at) else self.finished_at - self.submitted_at
+
+    def exception(self) -> BaseException | None:
+        """The error it ended with; `None` after success.
+
+        Raises:
+            NotStarted: it has not ended.
+        """
+        if not self.done():
+            raise NotStarted(f"command {self.id} has not ended: it is {self.state}")
+        return None if self.state is State.SUCCEEDED else self._value[0]
+
+    def result(self) -> T:
+        """Its value, or raises its error.
+
+        Raises:
+            NotStarted: it has not ended.
+        """
+        error = self.exception()
+        if error is not None:
+            # As it was raised: each caller would add its own frames to the traceback otherwise.
+            raise error.with_traceback(self._value[1])
+        value: T = self._value
+        return value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        loop = asyncio.get_running_loop()
+        if loop is not self._owner.loop:
+            raise WrongLoop(f"command {self.id} belongs to another event loop")
+        if self.state not in FINAL:
+            future: asyncio.Future[None] = loop.create_future()
+            if self._waiters is None:
+                self._waiters = [future]
+            else:
+                self._waiters.append(future)
+            try:
+                yield from future
+            finally:
+                if not future.done() or future.cancelled():
+                    self._forget_waiter(future)
+        if self.state is State.SUCCEEDED:
+            value: T = self._value
+            return value
+        return self.result()
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        """Notices a task that was cancelled before its first step, in which case no code of ours ever ran."""
+        if self._task is task:
+            self._owner.attempt_vanished(self)
+
+    def _forget_waiter(self, future: asyncio.Future[None]) -> None:
+        if self._waiters is not None and future in self._waiters:
+            self._waiters.remove(future)
+
+    def __repr__(self) -> str:
+        return f"<CommandHandle {self.id} lane={self.lane!r} state={self.state} attempt={self.attempt}>"
+
+
+current_handle: ContextVar[CommandHandle[Any] | None] = ContextVar("lane_obs_current", default=None)
+"""The handle of the command that runs in this context."""
+
+
+class CommandContext:
+    """What a running command may know of itself. Cheap to make; reads live values."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: CommandHandle[Any]) -> None:
+        self._handle = handle
+
+    @property
+    def id(self) -> str:
+        """The command's id."""
+        return self._handle.id
+
+    @property
+    def lane(self) -> str:
+        """Its lane's name."""
+        return self._handle.lane
+
+    @property
+    def command_type(self) -> str:
+        """Its name for logs and metrics."""
+        return self._handle.command_type
+
+    @property
+    def attempt(self) -> int:
+        """Number of this attempt, from 1."""
+        return self._handle.attempt
+
+    @property
+    def deadline_left(self) -> float | None:
+        """Seconds until the deadline, negative once it has passed; `None` without one."""
+        return self._handle._owner.deadline_left(self._handle)
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether the command was told to stop: cancelled, timed out or past its deadline.
+
+        Synchronous commands, which cannot be interrupted, look at this.
+        """
+        return self._handle._stop is not None
+
+
+def current() -> CommandContext:
+    """The context of the command that runs here: in its task, in tasks it starts, in its thread.
+
+    Raises:
+        LookupError: no command runs here.
+    """
+    handle = current_handle.get()
+    if handle is None:
+        raise LookupError("no command runs here: current() works inside a command")
+    return CommandContext(handle)

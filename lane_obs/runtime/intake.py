@@ -1,0 +1,267 @@
+"""The way in: checks what is submitted, finds it a place, and hands it to the dispatcher."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lane_obs import events
+from lane_obs.command import type_name
+from lane_obs.config import Overflow
+from lane_obs.errors import (
+    DuplicateId,
+    InvalidCommand,
+    LaneFullError,
+    ShutdownInProgress,
+    UnknownLane,
+    WrongLoop,
+)
+from lane_obs.runtime.attempt import ThreadCalls
+from lane_obs.runtime.handle import CommandHandle
+from lane_obs.runtime.options import NO_OPTIONS, Options
+from lane_obs.runtime.outcome import drop_error
+from lane_obs.runtime.room import Room
+from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lane_obs.bus import Bus
+    from lane_obs.clock import Clock
+    from lane_obs.core.engine import Engine
+    from lane_obs.core.lane import Lane
+    from lane_obs.runtime.dead_letters import DeadLetter
+    from lane_obs.runtime.dispatcher import Dispatcher
+
+_running_loop = asyncio._get_running_loop
+
+
+class Draft(msgspec.Struct):
+    """A command that is checked but not enqueued. `seq` is set for one that has had a place before."""
+
+    home: Lane
+    work: Any
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: Options = NO_OPTIONS
+    seq: int = 0
+
+
+class Intake:
+    """Takes commands into lanes for one dispatcher."""
+
+    def __init__(self, engine: Engine, dispatcher: Dispatcher, clock: Clock, bus: Bus) -> None:
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._now = clock.now
+        self._bus = bus
+        self._seq = 0
+        self._pressed: set[str] = set()
+        self.threads = ThreadCalls()
+        self.room = Room()
+        self.refusing = False
+        dispatcher.on_wake.append(self._after_wake)
+
+    def bind(self) -> None:
+        """Ties the queue to the running event loop, or checks that it is tied to it.
+
+        Raises:
+            WrongLoop: no loop runs here, or another one.
+        """
+        dispatcher = self._dispatcher
+        if dispatcher.loop is not None:
+            dispatcher.check_loop()
+            return
+        try:
+            dispatcher.bind(asyncio.get_running_loop())
+        except RuntimeError:
+            raise WrongLoop("no event loop runs here; submit inside one, or use submit_threadsafe") from None
+
+    def submit(self, lane: str, work: Any, args: tuple[Any, ...], options: Options) -> CommandHandle[Any] | Draft:
+        """Enqueues a command; gives back its draft when the lane is full and lets submitters wait."""
+        if self._dispatcher.loop is not _running_loop():
+            self.bind()
+        if options is NO_OPTIONS and is_plain_async(work) and not self.refusing:
+            # The short way, for by far the most frequent kind; `prepare` and `place` come to the same.
+            try:
+                home = self._engine.lanes[lane]
+            except (KeyError, TypeError):
+                home = self.find_lane(lane, work)
+            if home.config.max_pending is None:
+                return self._enqueue(home, work, work, args, options)
+        draft = self.prepare(lane, work, args, options)
+        return self.place(draft) or draft
+
+    def prepare(self, lane: str, work: Any, args: tuple[Any, ...], options: Options) -> Draft:
+        """Checks what is submitted, and enqueues nothing yet.
+
+        Raises:
+            ShutdownInProgress: the queue takes no new work.
+            InvalidCommand: it cannot be run, or not as often as its retry policy may ask.
+            LaneObsError: as `CommandQueue.submit` says.
+        """
+        self._check_open(lane, work)
+        home = self.find_lane(lane, work)
+        named, call, args = resolve(work, args, self.threads)
+        if runs_once(named) and (options.retry or home.config.retry).max_retries:
+            raise InvalidCommand(
+                "a coroutine object can run only once and this command may be retried; give the function instead"
+            )
+        return Draft(home, named, call, args, options)
+
+    def place(self, draft: Draft) -> CommandHandle[Any] | None:
+        """Enqueues a draft; `None` when its lane is full and lets submitters wait.
+
+        Raises:
+            DuplicateId: a live command has its id.
+            LaneFullError: the lane is full and rejects.
+        """
+        known = self._find_same(draft)
+        if known is not None:
+            return known
+        if self.room.is_taken(draft.home) and not self._make_room(draft):
+            return None
+        return self._enqueue_draft(draft)
+
+    async def place_waiting(self, draft: Draft) -> CommandHandle[Any]:
+        """Waits for room, then enqueues a draft.
+
+        Raises:
+            ShutdownInProgress: the queue began to shut down meanwhile.
+            DuplicateId: another live command has got its id meanwhile.
+        """
+        try:
+            await self.room.wait(draft.home)
+        except BaseException:
+            discard(draft.work)
+            raise
+        self.room.release(draft.home)
+        try:
+            return self._find_same(draft) or self._enqueue_draft(draft)
+        finally:
+            self.room.grant(draft.home)  # the place, where it was not used after all
+
+    def _enqueue_draft(self, draft: Draft) -> CommandHandle[Any]:
+        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, seq=draft.seq)
+
+    def _enqueue(
+        self, home: Lane, work: Any, call: Any, args: tuple[Any, ...], options: Options, *, seq: int = 0
+    ) -> CommandHandle[Any]:
+        requeued = seq > 0
+        if not requeued:
+            seq = self._seq = self._seq + 1
+        now = self._now()
+        handle: CommandHandle[Any] = CommandHandle(
+            seq,
+            home,
+            now,
+            _owner=self._dispatcher,
+            _call=call,
+            _args=args,
+            _work=work,
+            _options=options,
+            _context=contextvars.copy_context(),
+        )
+        self._dispatcher.admit(handle, now, requeued=requeued)
+        if home.config.pressure_threshold is not None:
+            self._watch_pressure(home)
+        return handle
+
+    def _check_open(self, lane: str, work: Any) -> None:
+        if self.refusing:
+            self._reject(lane, work, "shutting_down")
+            raise ShutdownInProgress("the queue is shutting down and takes no new work")
+
+    def find_lane(self, lane: str, work: Any) -> Lane:
+        """The lane of this name; a submit to an unknown one counts as rejected.
+
+        Raises:
+            UnknownLane: there is none.
+        """
+        try:
+            return self._engine.lane(lane)
+        except UnknownLane:
+            self._reject(str(lane)[:200], work, "unknown_lane")
+            raise
+
+    def _reject(self, lane: str, work: Any, reason: str) -> None:
+        self._bus.emit(events.CommandRejected, lane, type_name(work), reason)
+        discard(work)
+
+    def _find_same(self, draft: Draft) -> CommandHandle[Any] | None:
+        """The live command with the same idempotency key; refuses an id that is in use.
+
+        Raises:
+            DuplicateId: the id is in use.
+        """
+        options = draft.options
+        if options.key is not None and (known := self._dispatcher.by_key.get(options.key)) is not None:
+            discard(draft.work)
+            return known
+        if options.id is not None and self._dispatcher.find(options.id) is not None:
+            discard(draft.work)
+            raise DuplicateId(f"a live command has the id {options.id!r}")
+        return None
+
+    def _make_room(self, draft: Draft) -> bool:
+        """Makes room in a full lane if its policy is to; False when the submitter has to wait."""
+        home = draft.home
+        if not self.room.waiting(home):
+            self._dispatcher.run_now()  # what was submitted in this very turn may have free slots
+            if not self.room.is_taken(home):
+                return True
+        if home.config.overflow is Overflow.WAIT:
+            return False
+        oldest = self._engine.oldest(home) if home.config.overflow is Overflow.DROP_OLDEST else None
+        if oldest is None:
+            raise self.full(draft)
+        assert isinstance(oldest, CommandHandle)
+        self._dispatcher.drop(oldest, drop_error(oldest))
+        return True
+
+    def full(self, draft: Draft) -> LaneFullError:
+        """Counts a submit as rejected and makes the error that says so."""
+        self._reject(draft.home.name, draft.work, "full")
+        return LaneFullError(draft.home.name, draft.home.config.max_pending or 0)
+
+    def requeue(self, letter: DeadLetter) -> CommandHandle[Any]:
+        """Takes a dead letter back in; see `DeadLetterQueue.requeue`.
+
+        Raises:
+            DuplicateId: a live command has its id or key.
+            LaneObsError: the queue shuts down, or the lane is full or gone.
+        """
+        rerun = letter.rerun
+        assert rerun is not None
+        self.bind()
+        self._check_open(letter.lane, rerun.work)
+        home = self.find_lane(letter.lane, rerun.work)
+        options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
+        if self._dispatcher.find(letter.id) is not None or options.key in self._dispatcher.by_key:
+            raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
+        draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
+        if self.room.is_taken(home):
+            raise self.full(draft)
+        self._bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
+        return self._enqueue_draft(draft)
+
+    def refuse(self) -> None:
+        """Takes no new work from now on, and tells those who wait for room."""
+        self.refusing = True
+        self.room.refuse_all()
+
+    def _after_wake(self) -> None:
+        for name in self.room.lanes():
+            self.room.grant(self._engine.lanes[name])
+        for name in [name for name in self._pressed if not self._engine.lanes[name].pending]:
+            self._pressed.discard(name)
+            self._bus.emit(events.LaneIdle, name, 0)
+
+    def _watch_pressure(self, home: Lane) -> None:
+        threshold = home.config.pressure_threshold
+        if threshold is not None and home.name not in self._pressed and home.pending >= threshold:
+            self._pressed.add(home.name)
+            self._bus.emit(events.LanePressure, home.name, home.pending, threshold)

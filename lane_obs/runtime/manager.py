@@ -1,0 +1,239 @@
+"""The queue's lifecycle: start, shut down, drain, close; and the way in from other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any, Final, Unpack
+
+from lane_obs import events
+from lane_obs.clock import sleep
+from lane_obs.config import to_seconds
+from lane_obs.core.state import FINAL, State
+from lane_obs.errors import DrainTimeout, NotStarted
+from lane_obs.runtime.queue import CommandQueue
+from lane_obs.runtime.stats import DrainReport
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from lane_obs.config import Duration
+    from lane_obs.runtime.options import SubmitOptions
+
+_CLOSE_ROUNDS: Final = 3
+_open_managers: weakref.WeakSet[QueueManager] = weakref.WeakSet()
+
+
+class QueueManager(CommandQueue):
+    """A command queue with a lifecycle.
+
+    `async with QueueManager(...) as manager` starts it, and at the end takes no new work, drains and closes, also
+    when the block raised.
+
+    Args:
+        drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
+            `lane_obs.run`, in seconds; `None` (default) waits for all work.
+        close_timeout: how long `close` waits for cancelled commands to end, in seconds.
+        **kwargs: as for `CommandQueue`.
+
+    Raises:
+        ConfigError: a value that is not allowed, named.
+    """
+
+    def __init__(
+        self, *args: Any, drain_timeout: Duration | None = None, close_timeout: Duration = 5.0, **kwargs: Any
+    ) -> None:
+        self.drain_timeout = None if drain_timeout is None else to_seconds("drain_timeout", drain_timeout, zero=True)
+        self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
+        super().__init__(*args, **kwargs)
+        self._closed = False
+        self._closing: asyncio.Future[None] | None = None
+
+    def queue(self) -> CommandQueue:
+        """The underlying queue: the manager itself, which is one."""
+        return self
+
+    async def start(self) -> None:
+        """Starts to run commands; calling it again does nothing.
+
+        Raises:
+            ShutdownInProgress: the queue was shut down.
+            WrongLoop: it belongs to another event loop.
+        """
+        await super().start()
+        _open_managers.add(self)
+
+    async def shutdown(self) -> None:
+        """Takes no new work from now on; what was taken still runs. Calling it again does nothing.
+
+        Raises:
+            WrongLoop: it belongs to another event loop.
+        """
+        self._intake.bind()
+        if not self._intake.refusing:
+            self._intake.refuse()
+            engine = self._engine
+            pending = engine.live - engine.total(State.RUNNING)
+            self._bus.emit(events.ShutdownStarted, pending, engine.total(State.RUNNING))
+
+    def is_shutting_down(self) -> bool:
+        """Whether new work is refused."""
+        return self._intake.refusing
+
+    async def drain(self, timeout: Duration | None = None) -> DrainReport:
+        """Waits until no command is ready, running, delayed or backing off.
+
+        Args:
+            timeout: limit in seconds, zero or more; `None` (default) for none.
+
+        Returns:
+            What ended meanwhile.
+
+        Raises:
+            NotStarted: the queue was not started, so nothing would ever end.
+            DrainTimeout: work was left; its `report` says what, by lane and state. The queue runs on.
+            ConfigError: a bad timeout.
+        """
+        limit = None if timeout is None else to_seconds("timeout", timeout, zero=True)
+        if not self._dispatcher.is_open and not self._closed:
+            raise NotStarted("drain() waits for running work: start() the queue first")
+        self._intake.bind()
+        began, before = self._clock.now(), self._ended_counts()
+        drained = await self._wait_idle(limit)
+        after = self._ended_counts()
+        ended = {state: after[state] - before[state] for state in after}
+        report = DrainReport(self._clock.now() - began, ended, self._left())
+        if not drained:
+            raise DrainTimeout(f"{report.total_left} commands are left after {limit} s of draining", report)
+        if self._intake.refusing and not self._closed:
+            self._bus.emit(events.ShutdownComplete)
+        return report
+
+    async def _wait_idle(self, limit: float | None) -> bool:
+        """Tells whether no command lives, after at most `limit` seconds."""
+        waiting = asyncio.ensure_future(self._dispatcher.idle())
+        timer = None
+        if limit is not None:
+            timer = self._clock.call_at(self._clock.now() + limit, waiting.cancel)
+        try:
+            await asyncio.wait([waiting])
+        finally:
+            waiting.cancel()
+            if timer is not None:
+                timer.cancel()
+        return not self._engine.live
+
+    def _ended_counts(self) -> dict[str, int]:
+        return {str(state): self._engine.total(state) for state in State if state in FINAL}
+
+    def _left(self) -> dict[str, dict[str, int]]:
+        left = {
+            name: {str(state): count for state, count in lane.counts.items() if count and state not in FINAL}
+            for name, lane in self._engine.lanes.items()
+        }
+        return {name: states for name, states in left.items() if states}
+
+    async def close(self) -> None:
+        """Ends everything at once: cancels what waits and what runs, hands out the last events, closes the sinks.
+
+        A command that ignores its cancellation for `close_timeout` seconds is given up: it counts as cancelled, and
+        its task or thread is left behind. Calling it again waits for the first call.
+
+        Raises:
+            WrongLoop: it belongs to another event loop.
+        """
+        self._intake.bind()
+        if self._closing is not None:
+            await asyncio.shield(self._closing)
+            return
+        self._closing = asyncio.get_running_loop().create_future()
+        try:
+            await self._close()
+        finally:
+            self._closed = True
+            self._closing.set_result(None)
+
+    async def _close(self) -> None:
+        await self.shutdown()
+        live = list(self._dispatcher.by_seq.values())
+        for handle in live:
+            handle.cancel()
+        abandoned = await self._end_running()
+        self._dispatcher.close()
+        self._intake.threads.close()
+        _open_managers.discard(self)
+        self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
+        await self._bus.close()
+
+    async def _end_running(self) -> int:
+        """Cancels what runs, again a few times, and gives up what is left; returns how many that was."""
+        for _ in range(_CLOSE_ROUNDS):
+            if not self._engine.live or await self._wait_idle(self._close_timeout / _CLOSE_ROUNDS):
+                return 0
+            for handle in list(self._dispatcher.by_seq.values()):
+                handle.cancel()
+        self._intake.threads.abandon()
+        left = list(self._dispatcher.by_seq.values())
+        for handle in left:
+            self._dispatcher.abandon(handle)
+        await sleep(self._clock, 0)
+        return len(left)
+
+    async def __aenter__(self) -> QueueManager:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        except DrainTimeout:
+            if error is None:
+                raise
+
+    async def stop(self) -> DrainReport | None:
+        """Shuts down, drains for at most `drain_timeout` seconds, and closes.
+
+        Returns:
+            The drain's report; `None` when the queue was closed before.
+
+        Raises:
+            DrainTimeout: work was left and is now cancelled.
+        """
+        if self._closed:
+            return None
+        await self.shutdown()
+        try:
+            return await self.drain(self.drain_timeout)
+        finally:
+            await self.close()
+
+    def submit_threadsafe(
+        self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> concurrent.futures.Future[Any]:
+        """Submits from another thread.
+
+        Returns:
+            A future of the command's result. Cancelling it stops the waiting, not the command. Errors of the
+            submit itself are its exception.
+
+        Raises:
+            NotStarted: the queue was not started.
+        """
+        loop = self._dispatcher.loop
+        if loop is None or not self._dispatcher.is_open:
+            raise NotStarted("submit_threadsafe needs a started queue")
+
+        async def submit_and_wait() -> Any:
+            handle = await self.submit(lane, work, *args, **options)
+            return await handle
+
+        return asyncio.run_coroutine_threadsafe(submit_and_wait(), loop)
+
+
+def open_managers(loop: asyncio.AbstractEventLoop) -> Iterator[QueueManager]:
+    """The started, unclosed managers of a loop."""
+    return (manager for manager in list(_open_managers) if manager._dispatcher.loop is loop)

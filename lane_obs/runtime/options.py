@@ -1,0 +1,85 @@
+"""What one submit may set for its command."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, Final, TypedDict
+
+import msgspec
+
+from lane_obs.config import RetryPolicy, check_name, to_seconds
+from lane_obs.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import timedelta
+
+
+class SubmitOptions(TypedDict, total=False):
+    """Keywords of `submit`.
+
+    Keys:
+        timeout: limit on one attempt, above zero; `None` for none; default the lane's.
+        deadline: limit on the whole life from submit, waiting included, above zero; default none.
+        delay: time before it may start, zero or more; default none.
+        retry: policy in place of the lane's.
+        id: an id of your own, 1 to 200 printable characters, unique among live commands.
+        key: idempotency key, likewise: while a command with this key lives, its handle is returned instead.
+    """
+
+    timeout: float | timedelta | None
+    deadline: float | timedelta | None
+    delay: float | timedelta
+    retry: RetryPolicy | None
+    id: str | None
+    key: str | None
+
+
+class Options(msgspec.Struct, frozen=True):
+    """The same, checked: durations in seconds; `UNSET` means: as the lane says."""
+
+    timeout: float | msgspec.UnsetType | None = msgspec.UNSET
+    deadline: float | None = None
+    delay: float = 0.0
+    retry: RetryPolicy | None = None
+    id: str | None = None
+    key: str | None = None
+
+
+NO_OPTIONS: Final = Options()
+
+
+def make_options(given: Mapping[str, Any]) -> Options:
+    """Checks the keywords of a submit.
+
+    Raises:
+        ConfigError: an unknown keyword (with its nearest match), or a value that is not allowed.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            near = difflib.get_close_matches(name, _CHECKS, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(_CHECKS)}"
+            raise ConfigError(name, value, f"unknown option; {hint} Bind arguments of the work by functools.partial")
+        if value is not None:
+            checked[name] = check(value)
+        elif name == "timeout":
+            checked[name] = None
+    return Options(**checked) if checked else NO_OPTIONS
+
+
+def _to_policy(value: object) -> RetryPolicy:
+    if not isinstance(value, RetryPolicy):
+        raise ConfigError("retry", value, "give a RetryPolicy")
+    return value
+
+
+_CHECKS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "timeout": lambda value: to_seconds("timeout", value),
+    "deadline": lambda value: to_seconds("deadline", value),
+    "delay": lambda value: to_seconds("delay", value, zero=True),
+    "retry": _to_policy,
+    "id": lambda value: check_name("id", value),
+    "key": lambda value: check_name("key", value),
+}

@@ -1,0 +1,326 @@
+"""The queue: lanes that take commands, run them and answer questions about them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+from lane_obs import events
+from lane_obs.bus import Bus
+from lane_obs.clock import SystemClock
+from lane_obs.config import DEFAULT_LANES, LaneConfig, check_lanes, to_seconds
+from lane_obs.core.engine import Engine
+from lane_obs.core.state import State
+from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand
+from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
+from lane_obs.runtime.dispatcher import Dispatcher
+from lane_obs.runtime.explain import explain
+from lane_obs.runtime.intake import Draft, Intake
+from lane_obs.runtime.options import NO_OPTIONS, SubmitOptions, make_options
+from lane_obs.runtime.outcome import error_text
+from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
+from lane_obs.runtime.work import runs_once
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+
+    from lane_obs.bus import Sink
+    from lane_obs.clock import Clock
+    from lane_obs.command import Command
+    from lane_obs.config import Duration
+    from lane_obs.core.lane import Lane
+    from lane_obs.runtime.handle import CommandHandle
+
+T = TypeVar("T")
+
+
+class CommandQueue:
+    """Runs commands in lanes. `QueueManager` adds a lifecycle with drain and close.
+
+    Args:
+        lanes: policies by lane name; `None` for the six default lanes.
+        max_concurrency: bound on running commands of all lanes together, 1 or more; `None` for none. With it,
+            each lane's `min_concurrency` is reserved.
+        sinks: where events go.
+        dead_letters: keeps commands that ended without success; a number is a size; default 1,000 letters.
+        clock: all time comes from it; default real time.
+        seed: seed of the jitter and of the ids, for runs that repeat exactly; default random.
+        stuck_after: seconds after which a command that ignores its cancellation is reported as stuck.
+
+    Raises:
+        ConfigError: a value that is not allowed, named.
+    """
+
+    def __init__(
+        self,
+        lanes: Mapping[str, LaneConfig] | None = None,
+        *,
+        max_concurrency: int | None = None,
+        sinks: Iterable[Sink] = (),
+        dead_letters: DeadLetterQueue | int = 1000,
+        clock: Clock | None = None,
+        seed: int | None = None,
+        stuck_after: Duration = 5.0,
+    ) -> None:
+        lanes = DEFAULT_LANES if lanes is None else lanes
+        check_lanes(lanes, max_concurrency)
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._bus = Bus(self._clock, sinks)
+        self._engine = Engine(lanes, max_concurrency, self._clock.now())
+        self._dispatcher = Dispatcher(
+            self._engine,
+            self._clock,
+            self._bus,
+            random.Random(seed),  # noqa: S311 - spreads retries and names commands; guards nothing
+            stuck_after=to_seconds("stuck_after", stuck_after),
+            on_unsuccessful=self._to_dead_letters,
+        )
+        self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
+        self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
+        self.dead_letters.bind(self._intake.requeue, self._evicted)
+
+    @classmethod
+    def with_dlq(cls, emitter: Sink, dead_letters: DeadLetterQueue | int) -> CommandQueue:
+        """A queue of the default lanes with this sink and dead letter queue."""
+        return cls(sinks=[emitter], dead_letters=dead_letters)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts to run commands; those submitted before wait until then. Calling it again does nothing.
+
+        Raises:
+            ShutdownInProgress: the queue was shut down.
+        """
+        self._intake.bind()
+        if self._intake.refusing:
+            raise ShutdownInProgress("the queue was shut down; make a new one")
+        if not self._dispatcher.is_open:
+            self._bus.emit(events.QueueStarted)
+            self._dispatcher.open()
+
+    # --- submit -------------------------------------------------------------------------------------------------
+
+    @overload
+    async def submit(
+        self, lane: str, work: Callable[..., Awaitable[T]], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: Command[T] | Coroutine[Any, Any, T], /, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: Callable[..., T], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: str, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[Any]: ...
+    async def submit(self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]) -> CommandHandle[Any]:
+        """Puts a command into a lane and returns its handle; waits only for room in a full lane.
+
+        Args:
+            lane: name of the lane.
+            work: an async or sync function, a `Command` object or class, or a registered name. A coroutine object
+                works too, but runs once only. Sync functions run in a thread.
+            *args: positional arguments of the work; use `functools.partial` for others.
+            **options: see `SubmitOptions`.
+
+        Raises:
+            UnknownLane: no such lane.
+            InvalidCommand: the work cannot be run.
+            UnknownCommand: nothing is registered under this name.
+            ConfigError: an option that is not allowed.
+            DuplicateId: a live command has this id.
+            LaneFullError: the lane is full and rejects.
+            ShutdownInProgress: the queue shuts down, also while waiting for room.
+            WrongLoop: called from another loop or thread.
+        """
+        checked = make_options(options) if options else NO_OPTIONS
+        placed = self._intake.submit(lane, work, args, checked)
+        return await self._intake.place_waiting(placed) if isinstance(placed, Draft) else placed
+
+    def submit_nowait(
+        self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[Any]:
+        """Like `submit`, but a full lane raises `LaneFullError` also where `submit` would wait.
+
+        Raises:
+            LaneObsError: as `submit`.
+        """
+        checked = make_options(options) if options else NO_OPTIONS
+        placed = self._intake.submit(lane, work, args, checked)
+        if isinstance(placed, Draft):
+            raise self._intake.full(placed)
+        return placed
+
+    async def submit_many(
+        self, lane: str, items: Iterable[Any], /, **options: Unpack[SubmitOptions]
+    ) -> list[CommandHandle[Any]]:
+        """Submits several commands to one lane, in order, and returns their handles in the same order.
+
+        Args:
+            lane: name of the lane.
+            items: each a piece of work as `submit` takes it, or a tuple of work and its arguments.
+            **options: as for `submit`, the same for all; `id` and `key` belong to one command and are refused.
+
+        Raises:
+            ConfigError: an option that is not allowed, or `id` or `key`.
+            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued.
+        """
+        checked = make_options(options)
+        if checked.id is not None or checked.key is not None:
+            raise ConfigError("id" if checked.id else "key", checked.id or checked.key, "submit one by one to set it")
+        intake = self._intake
+        intake.bind()
+        pairs = [item if isinstance(item, tuple) else (item,) for item in items]
+        drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
+        return [intake.place(draft) or await intake.place_waiting(draft) for draft in drafts]
+
+    # --- dead letters -------------------------------------------------------------------------------------------
+
+    def _to_dead_letters(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> None:
+        call, args = rerun
+        again = None if runs_once(handle._work) else Rerun(handle.seq, handle._work, call, args, handle._options)
+        kind, text = type(error).__name__, error_text(error)
+        failed_at = datetime.fromtimestamp(self._clock.wall(), UTC)
+        name, reason = handle.command_type, handle.state
+        self._bus.emit(
+            events.CommandDeadLettered, handle.id, handle.lane, name, handle.attempt, str(reason), kind, text
+        )
+        self.dead_letters.push(
+            DeadLetter(handle.id, handle.lane, name, reason, kind, text, handle.attempt, failed_at, error, again)
+        )
+
+    def _evicted(self, letter: DeadLetter) -> None:
+        self._bus.emit(events.DeadLetterEvicted, letter.id, letter.lane, letter.command_type)
+
+    # --- look and steer -----------------------------------------------------------------------------------------
+
+    def get(self, command_id: str) -> CommandHandle[Any] | None:
+        """The live command of this id; `None` when there is none (it ended, or never was)."""
+        return self._dispatcher.find(command_id)
+
+    def cancel(self, command_id: str) -> bool:
+        """Cancels a live command (see `CommandHandle.cancel`); False when no live command has this id."""
+        handle = self._dispatcher.find(command_id)
+        return handle is not None and handle.cancel()
+
+    def explain(self, command_id: str) -> Explanation:
+        """Tells why a live command has not ended.
+
+        Raises:
+            UnknownCommand: no live command has this id.
+        """
+        handle = self._dispatcher.find(command_id)
+        if handle is None:
+            raise UnknownCommand(f"no live command has the id {command_id!r}")
+        return explain(handle, self._engine, self._clock.now())
+
+    def pause(self, lane: str) -> None:
+        """Starts no more commands of a lane until `resume`; running ones go on.
+
+        Raises:
+            UnknownLane: no such lane.
+        """
+        self._set_paused(lane, paused=True)
+
+    def resume(self, lane: str) -> None:
+        """Ends a pause.
+
+        Raises:
+            UnknownLane: no such lane.
+        """
+        self._set_paused(lane, paused=False)
+
+    def _set_paused(self, name: str, *, paused: bool) -> None:
+        lane = self._engine.lane(name)
+        self._intake.bind()
+        if self._engine.set_paused(lane, self._clock.now(), paused=paused):
+            self._bus.emit(events.LanePaused if paused else events.LaneResumed, name, lane.pending)
+            self._dispatcher.wake()
+
+    def set_lane(self, lane: str, config: LaneConfig | None = None, /, **changes: Any) -> LaneConfig:
+        """Changes a lane's policies at run time; commands that run stay as they are.
+
+        Args:
+            lane: name of the lane.
+            config: a whole new configuration; default the present one.
+            **changes: single fields of `LaneConfig`.
+
+        Returns:
+            The configuration now in force.
+
+        Raises:
+            UnknownLane: no such lane.
+            ConfigError: a value that is not allowed; nothing is changed.
+        """
+        home = self._engine.lane(lane)
+        self._intake.bind()
+        known = [field.name for field in dataclasses.fields(LaneConfig)]
+        for name in changes:
+            if name not in known:
+                raise ConfigError(name, changes[name], f"fields of a lane: {', '.join(known)}")
+        wanted = dataclasses.replace(config or home.config, **changes)
+        check_lanes(
+            {name: other.config for name, other in self._engine.lanes.items()} | {lane: wanted},
+            self._engine.max_concurrency,
+        )
+        before, self_now = home.config, self._clock.now()
+        self._engine.configure(home, wanted, self_now)
+        differing = {
+            name: str(getattr(wanted, name)) for name in known if getattr(wanted, name) != getattr(before, name)
+        }
+        self._bus.emit(events.LaneChanged, lane, home.pending, differing)
+        self._dispatcher.wake()
+        return wanted
+
+    def stats(self) -> QueueStats:
+        """Counts and ages of every lane, at this moment."""
+        now = self._clock.now()
+        return QueueStats(
+            lanes={name: self._lane_stats(lane, now) for name, lane in self._engine.lanes.items()},
+            max_concurrency=self._engine.max_concurrency,
+            submitted=self._engine.submitted,
+            dead_letters=len(self.dead_letters),
+            dead_letters_evicted=self.dead_letters.evicted,
+            sinks=self._bus.stats(),
+        )
+
+    def _lane_stats(self, lane: Lane, now: float) -> LaneStats:
+        counts, config = lane.counts, lane.config
+        since = lane.ready.oldest_since()
+        return LaneStats(
+            ready=counts[State.READY],
+            delayed=counts[State.DELAYED],
+            backoff=counts[State.BACKOFF],
+            running=counts[State.RUNNING],
+            stuck=self._dispatcher.count_stuck(lane.name),
+            dead=self.dead_letters.count(lane.name),
+            oldest_ready_age=None if since is None else now - since,
+            ended=lane.ended(),
+            priority=config.priority,
+            min_concurrency=config.min_concurrency,
+            max_concurrency=config.max_concurrency,
+            max_pending=config.max_pending,
+            paused=lane.paused,
+            waiting_submitters=self._intake.room.waiting(lane),
+        )
+
+    @property
+    def lanes(self) -> dict[str, LaneConfig]:
+        """The lanes' configurations, by name."""
+        return {name: lane.config for name, lane in self._engine.lanes.items()}
+
+    @property
+    def bus(self) -> Bus:
+        """The event bus."""
+        return self._bus
+
+    @property
+    def clock(self) -> Clock:
+        """The clock."""
+        return self._clock

@@ -1,0 +1,82 @@
+"""Back-pressure: callers of `submit` that wait for room in a full lane, first come first served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from lane_obs.errors import ShutdownInProgress
+
+if TYPE_CHECKING:
+    from lane_obs.core.lane import Lane
+
+
+class Room:
+    """Hands out the free places of bounded lanes.
+
+    A place is granted to the caller at the head of the line and stays its own until it has submitted, so that
+    nobody overtakes; a caller that is cancelled passes its place on (aiojobs#97).
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self._granted: dict[str, int] = {}
+
+    def is_taken(self, lane: Lane) -> bool:
+        """Whether the lane has no place for a newcomer."""
+        bound = lane.config.max_pending
+        if bound is None:
+            return False
+        return bool(self._lines.get(lane.name)) or lane.pending + self._granted.get(lane.name, 0) >= bound
+
+    def waiting(self, lane: Lane) -> int:
+        """How many callers wait for this lane."""
+        return len(self._lines.get(lane.name, ()))
+
+    async def wait(self, lane: Lane) -> None:
+        """Returns with a place granted; the caller must submit, or `release` it.
+
+        Raises:
+            ShutdownInProgress: the queue began to shut down meanwhile.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(lane.name, deque())
+        line.append(future)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self.release(lane)
+                self.grant(lane)
+            elif future in line:
+                line.remove(future)
+            raise
+
+    def release(self, lane: Lane) -> None:
+        """Gives back a place that was granted."""
+        self._granted[lane.name] -= 1
+
+    def grant(self, lane: Lane) -> None:
+        """Gives the lane's free places to those in line."""
+        line = self._lines.get(lane.name)
+        bound = lane.config.max_pending
+        while line and (bound is None or lane.pending + self._granted.get(lane.name, 0) < bound):
+            future = line.popleft()
+            if not future.done():
+                self._granted[lane.name] = self._granted.get(lane.name, 0) + 1
+                future.set_result(None)
+        if not line:
+            self._lines.pop(lane.name, None)
+
+    def lanes(self) -> list[str]:
+        """Names of the lanes that someone waits for."""
+        return list(self._lines)
+
+    def refuse_all(self) -> None:
+        """Tells everyone in line that the queue takes no new work."""
+        for line in self._lines.values():
+            for future in line:
+                if not future.done():
+                    future.set_exception(ShutdownInProgress("the queue began to shut down while submit waited"))
+        self._lines.clear()

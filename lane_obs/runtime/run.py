@@ -1,0 +1,108 @@
+"""Runs a program on the fastest event loop at hand, and drains its queues when it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lane_obs.errors import DrainTimeout
+from lane_obs.runtime.manager import open_managers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops: uvloop's where it is installed, else `None` for asyncio's own."""
+    try:
+        import uvloop  # here, so that importing the library loads no vendor
+    except ImportError:  # not every platform has it
+        return None
+    return uvloop.new_event_loop
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Runs `main` to its end, like `asyncio.run`, on uvloop where it exists.
+
+    The first SIGINT or SIGTERM shuts down and drains every started `QueueManager` (for its `drain_timeout`), then
+    cancels `main`; a second one cancels it at once.
+
+    Returns:
+        What `main` returns.
+
+    Raises:
+        KeyboardInterrupt: SIGINT ended it.
+        SystemExit: SIGTERM ended it, with code 143.
+    """
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_guarded(main))
+
+
+async def _guarded(main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(main)
+    stopper = _Stopper(loop, task)
+    installed = [number for number in _SIGNALS if stopper.listen(number)]
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    finally:
+        for number in installed:
+            loop.remove_signal_handler(number)
+        await stopper.ended()
+    if task.cancelled() and stopper.received is not None:
+        raise KeyboardInterrupt if stopper.received == signal.SIGINT else SystemExit(128 + stopper.received)
+    return task.result()
+
+
+class _Stopper:
+    """Drains on the first signal, cancels on the second."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+        self._loop = loop
+        self._task = task
+        self._draining: asyncio.Task[None] | None = None
+        self.received: signal.Signals | None = None
+
+    def listen(self, number: signal.Signals) -> bool:
+        """Installs the handler; False where the platform or thread has none."""
+        try:
+            self._loop.add_signal_handler(number, self._on_signal, number)
+        except (NotImplementedError, RuntimeError, ValueError):
+            return False
+        return True
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self.received is None:
+            self.received = number
+            self._draining = self._loop.create_task(self._drain())
+        else:
+            self._task.cancel()
+
+    async def _drain(self) -> None:
+        managers = list(open_managers(self._loop))
+        for manager in managers:  # all stop taking work at one moment, then all drain together
+            await manager.shutdown()
+        await asyncio.gather(*(_drain_quietly(manager) for manager in managers))
+        self._task.cancel()
+
+    async def ended(self) -> None:
+        """Returns once no drain of its own is under way."""
+        if self._draining is not None:
+            self._draining.cancel()
+            await asyncio.wait([self._draining])
+
+
+async def _drain_quietly(manager: Any) -> None:
+    # What is left is reported by the manager's own close, to which `main` comes next.
+    with contextlib.suppress(DrainTimeout):
+        await manager.drain(manager.drain_timeout)

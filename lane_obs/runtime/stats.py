@@ -1,0 +1,114 @@
+"""Snapshots of a queue, as plain frozen records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lane_obs.core.state import State  # noqa: TC001 - msgspec reads the annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lane_obs.bus import SinkStats
+    from lane_obs.events import WaitByCause
+
+
+class LaneStats(msgspec.Struct, frozen=True):
+    """One lane at one moment. Counts are commands; ages are seconds.
+
+    Attributes:
+        ready, delayed, backoff, running: live commands by state.
+        stuck: running commands that ignore their cancellation; part of `running`.
+        dead: dead letters kept.
+        oldest_ready_age: age of the longest-ready command, `None` when none is ready. Delayed and backing-off
+            commands do not count.
+        ended: commands that ended, by final state.
+        waiting_submitters: callers of `submit` that wait for room.
+    """
+
+    ready: int
+    delayed: int
+    backoff: int
+    running: int
+    stuck: int
+    dead: int
+    oldest_ready_age: float | None
+    ended: Mapping[str, int]
+    priority: int
+    min_concurrency: int
+    max_concurrency: int
+    max_pending: int | None
+    paused: bool
+    waiting_submitters: int
+
+    @property
+    def pending(self) -> int:
+        """Commands that wait: ready, delayed and backing off."""
+        return self.ready + self.delayed + self.backoff
+
+
+class QueueStats(msgspec.Struct, frozen=True):
+    """A whole queue at one moment."""
+
+    lanes: Mapping[str, LaneStats]
+    max_concurrency: int | None
+    submitted: int
+    dead_letters: int
+    dead_letters_evicted: int
+    sinks: tuple[SinkStats, ...]
+
+    @property
+    def total_pending(self) -> int:
+        """Commands of all lanes that wait."""
+        return sum(lane.pending for lane in self.lanes.values())
+
+    @property
+    def total_active(self) -> int:
+        """Commands of all lanes that run."""
+        return sum(lane.running for lane in self.lanes.values())
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """Why a live command has not ended yet.
+
+    Attributes:
+        id, lane, state, attempt: which command, and where it is.
+        cause: what it waits for now, one of `lane_obs.CAUSES`; `None` while it runs.
+        wait_by_cause: its waiting so far.
+        ahead_in_lane: ready commands of its lane that start before it; 0 unless it is ready.
+        ahead_in_other_lanes: ready commands in more important lanes; 0 unless it is ready.
+        due_in_seconds: when its delay or back-off is over; `None` in other states.
+        text: all this in one sentence.
+    """
+
+    id: str
+    lane: str
+    state: State
+    attempt: int
+    cause: str | None
+    wait_by_cause: WaitByCause
+    ahead_in_lane: int
+    ahead_in_other_lanes: int
+    due_in_seconds: float | None
+    text: str
+
+
+class DrainReport(msgspec.Struct, frozen=True):
+    """What a drain did.
+
+    Attributes:
+        seconds: how long it took, on the queue's clock.
+        ended: commands that ended meanwhile, by final state.
+        left: commands that are left, by lane and state; empty when all ended.
+    """
+
+    seconds: float
+    ended: Mapping[str, int]
+    left: Mapping[str, Mapping[str, int]]
+
+    @property
+    def total_left(self) -> int:
+        """How many commands are left."""
+        return sum(sum(states.values()) for states in self.left.values())

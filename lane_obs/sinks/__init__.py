@@ -1,0 +1,1 @@
+"""Where events go. Each module is one sink and knows no other."""

@@ -5,10 +5,16 @@ Errors about bad input also derive from the built-in that Python users expect (`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from lane_obs.runtime.stats import DrainReport
+
+
+MAX_SECONDS: Final = 100 * 365.25 * 86_400
+"""The longest duration that is taken anywhere: 100 years. Beyond it only a mistake is likely."""
 
 
 class LaneObsError(Exception):
@@ -90,10 +96,10 @@ class DrainTimeout(LaneObsError, TimeoutError):
     """Work was left when the drain's time was over. The queue still runs; drain again or close.
 
     Attributes:
-        report: a `DrainReport` of what is left, by lane and state.
+        report: what is left, by lane and state.
     """
 
-    def __init__(self, message: str, report: object) -> None:
+    def __init__(self, message: str, report: DrainReport) -> None:
         super().__init__(message)
         self.report = report
 
@@ -134,12 +140,12 @@ class RetryAfter(LaneObsError):
     It counts as an attempt: once the policy's retries are used up, it is the command's final error.
 
     Attributes:
-        seconds: delay before the next attempt, finite and not negative.
+        seconds: delay before the next attempt, zero to 100 years.
     """
 
     def __init__(self, seconds: float, message: str = "") -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-            raise ConfigError("seconds", seconds, "give a finite number of seconds, zero or more")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:
+            raise ConfigError("seconds", seconds, "give seconds of zero or more, at most 100 years")
         super().__init__(message or f"retry after {seconds} s")
         self.seconds = float(seconds)
 

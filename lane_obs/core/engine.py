@@ -60,7 +60,7 @@ class Engine:
         except (KeyError, TypeError):
             raise UnknownLane(name, self.lanes) from None
 
-    def submit(self, record: Record, now: float, *, delayed: bool, returning: bool = False) -> None:
+    def submit(self, record: Record, now: float, *, delayed: bool = False, returning: bool = False) -> None:
         """Takes in a new command, ready or delayed. `returning`: its number is not the highest (a requeue)."""
         lane: Lane = record.home
         self.live += 1
@@ -75,14 +75,14 @@ class Engine:
             lane.ready.put_back(record)
         else:
             lane.ready.add(record)
-        self._line_up(record, lane, now)
-
-    def _line_up(self, record: Record, lane: Lane, now: float) -> None:
         record.ready_mark = lane.meter.mark(now)
         if lane.turn is None:
-            self._schedule.ask(lane)
-            if self._contention.mode is not _FREE:
-                self._schedule.settle(now)
+            self._line_up(lane, now)
+
+    def _line_up(self, lane: Lane, now: float) -> None:
+        self._schedule.ask(lane)
+        if self._contention.mode is not _FREE:
+            self._schedule.settle(now)
 
     def make_ready(self, record: Record, now: float) -> None:
         """Ends a delay or back-off: the command takes its old place in its lane."""
@@ -91,7 +91,9 @@ class Engine:
         record.since = now
         lane: Lane = record.home
         lane.ready.put_back(record)
-        self._line_up(record, lane, now)
+        record.ready_mark = lane.meter.mark(now)
+        if lane.turn is None:
+            self._line_up(lane, now)
 
     def start_next(self, now: float) -> Record | None:
         """Starts the most important command that may run, and returns it; `None` when none may."""
@@ -120,16 +122,16 @@ class Engine:
     def finish(self, record: Record, state: State, now: float) -> None:
         """Ends a command, running or waiting, in a final state."""
         old = record.state
-        if old is _RUNNING:
-            self._end_attempt(record, state, now)
-        else:
-            self._fold_waiting(record, now)
-            self._move(record, state)
-            if old is _READY:
-                record.home.ready.forget()
-                self._schedule.settle(now)
         record.finished_at = now
         self.live -= 1
+        if old is _RUNNING:
+            self._end_attempt(record, state, now)
+            return
+        self._fold_waiting(record, now)
+        self._move(record, state)
+        if old is _READY:
+            record.home.ready.forget()
+            self._schedule.settle(now)
 
     def _end_attempt(self, record: Record, state: State, now: float) -> None:
         record.ran += now - record.started_at

@@ -23,31 +23,39 @@ class ReadyQueue:
     it waits stays inside until its turn or until half of what is inside has ended.
     """
 
-    __slots__ = ("_fresh", "_ghosts", "_returned", "_returned_by_age")
+    __slots__ = ("_fresh", "_ghosts", "_returned", "_returned_by_age", "_returns", "add")
 
     def __init__(self) -> None:
         self._fresh: deque[Record] = deque()
-        self._returned: list[tuple[int, Record]] = []
+        # The middle item settles ties: a command that ended here and was requeued stands inside twice.
+        self._returned: list[tuple[int, int, Record]] = []
+        self._returns = 0
         self._returned_by_age: deque[tuple[float, Record]] = deque()
         self._ghosts = 0
-
-    def add(self, record: Record) -> None:
+        self.add = self._fresh.append
         """Puts in a command that has a higher number than all others so far."""
-        self._fresh.append(record)
 
     def put_back(self, record: Record) -> None:
         """Puts in a command that takes its old place; its `since` must be set."""
-        heappush(self._returned, (record.seq, record))
+        self._returns += 1
+        heappush(self._returned, (record.seq, self._returns, record))
+        self._returned_by_age.append((record.since, record))
+        self._trim_ages()
+
+    def _trim_ages(self) -> None:
+        """Lets go of commands that are not ready any more, but for a few in the middle."""
         by_age = self._returned_by_age
-        by_age.append((record.since, record))
+        while by_age and not _still_ready(by_age[0]):
+            by_age.popleft()
         if len(by_age) > 2 * len(self._returned) + _COMPACT_FLOOR:
             self._returned_by_age = deque(item for item in by_age if _still_ready(item))
 
     def pop(self) -> Record:
-        """Takes out the next command. There must be one."""
+        """Takes out the next command. There must be one; the caller starts it."""
         while True:
             if self._returned and self._returned_is_next():
-                record = heappop(self._returned)[1]
+                record = heappop(self._returned)[2]
+                self._trim_ages()
             else:
                 record = self._fresh.popleft()
             if record.state is _READY:
@@ -61,9 +69,12 @@ class ReadyQueue:
     def forget(self) -> None:
         """Notes that one command inside has ended without starting."""
         self._ghosts += 1
+        self._trim_ages()
         if self._ghosts > _COMPACT_FLOOR and self._ghosts * 2 > len(self._fresh) + len(self._returned):
-            self._fresh = deque(record for record in self._fresh if record.state is _READY)
-            self._returned = [item for item in self._returned if item[1].state is _READY]
+            kept = [record for record in self._fresh if record.state is _READY]
+            self._fresh.clear()
+            self._fresh.extend(kept)
+            self._returned = [item for item in self._returned if item[2].state is _READY]
             heapify(self._returned)
             self._ghosts = 0
 
@@ -71,7 +82,7 @@ class ReadyQueue:
         """The next command, left inside; `None` when there is none."""
         self._skip_ghosts()
         if self._returned_is_next():
-            return self._returned[0][1]
+            return self._returned[0][2]
         return self._fresh[0] if self._fresh else None
 
     def _skip_ghosts(self) -> None:
@@ -79,24 +90,22 @@ class ReadyQueue:
         while fresh and fresh[0].state is not _READY:
             fresh.popleft()
             self._ghosts -= 1
-        while returned and returned[0][1].state is not _READY:
+        while returned and returned[0][2].state is not _READY:
             heappop(returned)
             self._ghosts -= 1
 
     def oldest_since(self) -> float | None:
         """When the command that is ready for the longest time became so; `None` when there is none."""
         self._skip_ghosts()
-        by_age = self._returned_by_age
-        while by_age and not _still_ready(by_age[0]):
-            by_age.popleft()
+        self._trim_ages()
         heads = [self._fresh[0].since] if self._fresh else []
-        if by_age:
-            heads.append(by_age[0][0])
+        if self._returned_by_age:
+            heads.append(self._returned_by_age[0][0])
         return min(heads, default=None)
 
     def ahead_of(self, seq: int) -> int:
         """How many ready commands start before number `seq`. Reads those ahead, one by one."""
-        count = sum(1 for number, record in self._returned if number < seq and record.state is _READY)
+        count = sum(1 for number, _, record in self._returned if number < seq and record.state is _READY)
         for record in self._fresh:
             if record.seq >= seq:
                 break

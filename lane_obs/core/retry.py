@@ -40,4 +40,4 @@ def _full_delay(policy: RetryPolicy, attempt: int) -> float:
         return min(first, cap)
     # The power is taken only where it cannot overflow: beyond the cap's exponent the answer is the cap.
     grown = (attempt - 1) * math.log(policy.multiplier)
-    return cap if grown >= math.log(cap / first) else min(cap, first * math.exp(grown))
+    return cap if grown >= math.log(cap) - math.log(first) else min(cap, first * math.exp(grown))

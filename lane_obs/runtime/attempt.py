@@ -1,75 +1,151 @@
-"""One execution of synchronous work in a thread."""
+"""One execution of a command, from the task that runs it to what its end has come to."""
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
+import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
-from lane_obs.runtime.threads import Threads
+import msgspec
+
+from lane_obs import events
+from lane_obs.core import timer
+from lane_obs.core.retry import delay_before_retry, may_retry
+from lane_obs.core.state import State
+from lane_obs.runtime.handle import current_handle
+from lane_obs.runtime.outcome import cancel_error, error_text, expiry_error, timeout_error
+from lane_obs.runtime.stop import CANCELLED, EXPIRED, TIMED_OUT
+from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Callable
 
+    from lane_obs.config import RetryPolicy
+    from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.handle import CommandHandle
 
-class ThreadCalls:
-    """Runs synchronous functions in threads, in the context of the task that calls them."""
-
-    def __init__(self) -> None:
-        self._threads: Threads | None = None
-        self._abandoned = False
-
-    async def call(self, work: Callable[..., Any], *args: Any) -> Any:
-        """Returns what `work(*args)` returns or raises; an awaitable result is awaited here in the loop.
-
-        A thread cannot be interrupted, so a cancelled call still waits for its end: the slot it holds is in use
-        until then. Its result counts, if it has one.
-        """
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def run() -> None:
-            outcome: tuple[Any, BaseException | None]
-            try:
-                outcome = context.run(work, *args), None
-            except BaseException as error:  # it is passed on to whoever awaits the command
-                outcome = None, error
-            try:
-                loop.call_soon_threadsafe(_deliver, ended, outcome)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
-
-        if self._threads is None:
-            self._threads = Threads()
-        self._threads.run(run)
-        value, error = await self._until_done(ended)
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # the traceback holds this frame; without this it would be a cycle
-        return await value if inspect.isawaitable(value) else value
-
-    async def _until_done(self, ended: asyncio.Future[Any]) -> Any:
-        while True:
-            try:
-                return await asyncio.shield(ended)
-            except asyncio.CancelledError:
-                if self._abandoned:
-                    raise
-
-    def abandon(self) -> None:
-        """From now on a cancelled call ends at once and leaves its thread behind."""
-        self._abandoned = True
-
-    def close(self) -> None:
-        """Ends the idle threads."""
-        if self._threads is not None:
-            self._threads.close()
+_EAGER = sys.version_info >= (3, 12)
+_RUNNING, _SUCCEEDED = State.RUNNING, State.SUCCEEDED
+_UNSET = msgspec.UNSET
 
 
-def _deliver(ended: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:
-    if not ended.done():
-        ended.set_result(outcome)
+class Attempts:
+    """Runs attempts for one dispatcher.
+
+    Args:
+        owner: the dispatcher.
+        rng: jitter.
+    """
+
+    def __init__(self, owner: Dispatcher, rng: random.Random) -> None:
+        self._owner = owner
+        self._engine = owner.engine
+        self._bus = owner.bus
+        self._now = owner.clock.now
+        self._rng = rng
+        self._eager = False
+        self._spawn: Callable[..., asyncio.Task[None]] = asyncio.Task
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Chooses how tasks are made on this loop: as its user says, else as fast as may be."""
+        self._loop = loop
+        if loop.get_task_factory() is not None:
+            self._spawn = loop.create_task
+        elif _EAGER:
+            self._eager = True
+            self._spawn = functools.partial(asyncio.Task, loop=loop, eager_start=True)  # type: ignore[call-arg]
+        else:
+            self._spawn = functools.partial(asyncio.Task, loop=loop)
+
+    def start(self, handle: CommandHandle[Any], now: float) -> None:
+        """Starts an attempt of a command that the engine has just started."""
+        options = handle._options
+        timeout = handle.home.config.timeout if options.timeout is _UNSET else options.timeout
+        if timeout is not None:
+            handle.timer = self._owner.timers.set(now + timeout, timer.TIMEOUT, handle)
+        if self._bus.active:
+            wait = handle.fold_wait()
+            self._owner.emit(events.CommandStarted, handle, now, wait.total, wait)
+        context = handle._context
+        assert context is not None
+        # The name is free of cost: without one Python 3.11 formats "Task-n" for every task.
+        task = self._spawn(self._attempt(handle), context=context.copy(), name=handle.home.name)
+        if handle.state is not _RUNNING:  # it ended within its eager first step
+            return
+        handle._task = task
+        if not self._eager:
+            task.add_done_callback(handle._task_done)
+        elif handle._stop is not None:  # it asked for its own end within its eager first step
+            task.cancel()
+
+    async def _attempt(self, handle: CommandHandle[Any]) -> None:
+        current_handle.set(handle)
+        try:
+            value = await handle._call(*handle._args)
+        except BaseException as error:
+            if isinstance(error, GeneratorExit) and self._loop.is_closed():
+                raise  # the task is being collected after its loop: nothing can be told to anyone
+            self._ended(handle, None, error)
+            del handle  # the traceback holds this frame; without this it would be a cycle
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        else:
+            if handle._stop is None and handle.state is _RUNNING:
+                self._succeeded(handle, value)
+            else:
+                self._ended(handle, value, None)
+
+    def _succeeded(self, handle: CommandHandle[Any], value: Any) -> None:
+        owner = self._owner
+        handle._task = None
+        if handle.timer is not None:
+            owner.timers.cancel(handle.timer)
+            handle.timer = None
+        owner.finish(handle, _SUCCEEDED, value, self._now())
+        if not owner.woken:
+            owner.wake()
+
+    def vanished(self, handle: CommandHandle[Any]) -> None:
+        """Ends an attempt whose task was cancelled before its first step."""
+        self._ended(handle, None, asyncio.CancelledError())
+
+    def _ended(self, handle: CommandHandle[Any], value: Any, error: BaseException | None) -> None:
+        """Decides what an attempt that raised or was told to stop has come to. Our own flag decides, not the type."""
+        if handle.state is not _RUNNING:
+            return  # it was given up by `Stops.abandon`
+        now = self._now()
+        handle._task = None
+        self._settle(handle, value, error, now)
+        self._owner.wake()
+
+    def _settle(self, handle: CommandHandle[Any], value: Any, error: BaseException | None, now: float) -> None:
+        stop = self._owner.stops.stopped(handle)
+        if stop == TIMED_OUT:
+            self._failed(handle, State.TIMED_OUT, timeout_error(handle, error), now)
+        elif stop == EXPIRED:
+            self._owner.finish_unsuccessfully(handle, State.EXPIRED, expiry_error(handle, error), now)
+        elif error is None:
+            self._owner.finish(handle, _SUCCEEDED, value, now)
+        elif isinstance(error, asyncio.CancelledError):
+            self._owner.finish_unsuccessfully(handle, State.CANCELLED, cancel_error(handle, error), now)
+        elif stop == CANCELLED:
+            self._owner.finish_unsuccessfully(handle, State.FAILED, error, now)
+        else:
+            self._failed(handle, State.FAILED, error, now)
+
+    def _failed(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
+        policy: RetryPolicy = handle._options.retry or handle.home.config.retry
+        if runs_once(handle._work) or not may_retry(policy, handle.attempt, error):
+            self._owner.finish_unsuccessfully(handle, state, error, now)
+            return
+        delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
+        run_seconds = now - handle.started_at
+        self._engine.back_off(handle, now)
+        self._owner.on_back_off(handle.home)
+        handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
+        if self._bus.active:
+            reason = "timeout" if state is State.TIMED_OUT else "error"
+            kind, text = type(error).__name__, error_text(error)
+            self._owner.emit(events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error)

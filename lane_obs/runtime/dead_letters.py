@@ -63,6 +63,10 @@ class DeadLetterQueue:
     Args:
         max_size: how many letters to keep, 1 or more.
 
+    Attributes:
+        max_size: the same.
+        evicted: how many letters gave way so far.
+
     Raises:
         ConfigError: `max_size` is not a whole number of 1 or more.
     """

@@ -29,6 +29,11 @@ class CommandHandle(Record, Generic[T], eq=False):
     `await handle` returns the command's value or raises: its own exception untouched, `CommandTimeout`,
     `CommandCancelled`, `CommandExpired` or `CommandDropped`. Cancelling the one who waits never cancels the
     command; `cancel()` does. A result that nobody awaits makes no noise. Made by the queue, never by users.
+
+    Attributes:
+        state: where it is in its life, a `State`.
+        attempt: number of the latest attempt, from 1; 0 before the first.
+        submitted_at, started_at, finished_at: clock seconds of the submit, the latest start and the end; NaN before.
     """
 
     # Always set; it has a default only because the fields before it have one.
@@ -40,7 +45,7 @@ class CommandHandle(Record, Generic[T], eq=False):
     _context: Context | None = None
     _task: asyncio.Task[None] | None = None
     _stop: str | None = None
-    """Why the running attempt was told to stop: one of `runtime.dispatcher`'s reasons."""
+    """Why the running attempt was told to stop: one of the reasons in `runtime.stop`."""
     _value: Any = None
     """The result; or the error and its traceback."""
     _waiters: list[asyncio.Future[None]] | None = None
@@ -54,7 +59,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         """The command's id, unique among live commands."""
         known = self._id
         if known is None:
-            known = self._id = self._options.id or f"{self._owner.id_prefix}-{self.seq}"
+            known = self._id = self._options.id or f"{self._owner.directory.id_prefix}-{self.seq}"
         return known
 
     @property
@@ -86,7 +91,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         Raises:
             WrongLoop: called from another thread or loop.
         """
-        return self._owner.cancel(self)
+        return self._owner.stops.cancel(self)
 
     @property
     def wait_by_cause(self) -> WaitByCause:
@@ -154,7 +159,7 @@ class CommandHandle(Record, Generic[T], eq=False):
     def _task_done(self, task: asyncio.Task[None]) -> None:
         """Notices a task that was cancelled before its first step, in which case no code of ours ever ran."""
         if self._task is task:
-            self._owner.attempt_vanished(self)
+            self._owner.attempts.vanished(self)
 
     def _forget_waiter(self, future: asyncio.Future[None]) -> None:
         if self._waiters is not None and future in self._waiters:

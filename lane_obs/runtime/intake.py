@@ -19,11 +19,11 @@ from lane_obs.errors import (
     UnknownLane,
     WrongLoop,
 )
-from lane_obs.runtime.attempt import ThreadCalls
 from lane_obs.runtime.handle import CommandHandle
 from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import drop_error
 from lane_obs.runtime.room import Room
+from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Intake:
         self.threads = ThreadCalls()
         self.room = Room()
         self.refusing = False
-        dispatcher.on_wake.append(self._after_wake)
+        dispatcher.on_wake = self._after_wake
+        dispatcher.on_back_off = self._watch_pressure
 
     def bind(self) -> None:
         """Ties the queue to the running event loop, or checks that it is tied to it.
@@ -198,12 +199,13 @@ class Intake:
             DuplicateId: the id is in use.
         """
         options = draft.options
-        if options.key is not None and (known := self._dispatcher.by_key.get(options.key)) is not None:
+        if options.key is not None and (known := self._dispatcher.directory.by_key.get(options.key)) is not None:
             discard(draft.work)
             return known
-        if options.id is not None and self._dispatcher.find(options.id) is not None:
+        directory = self._dispatcher.directory
+        if options.id is not None and (options.id in directory.by_id or directory.is_own(options.id)):
             discard(draft.work)
-            raise DuplicateId(f"a live command has the id {options.id!r}")
+            raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
         return None
 
     def _make_room(self, draft: Draft) -> bool:
@@ -240,7 +242,7 @@ class Intake:
         self._check_open(letter.lane, rerun.work)
         home = self.find_lane(letter.lane, rerun.work)
         options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
-        if self._dispatcher.find(letter.id) is not None or options.key in self._dispatcher.by_key:
+        if self._dispatcher.directory.find(letter.id) is not None or options.key in self._dispatcher.directory.by_key:
             raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
         draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
         if self.room.is_taken(home):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
 import weakref
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
@@ -10,16 +13,18 @@ from lane_obs import events
 from lane_obs.clock import sleep
 from lane_obs.config import to_seconds
 from lane_obs.core.state import FINAL, State
-from lane_obs.errors import DrainTimeout, NotStarted
+from lane_obs.errors import DrainTimeout, NotStarted, ShutdownInProgress
 from lane_obs.runtime.queue import CommandQueue
 from lane_obs.runtime.stats import DrainReport
 
 if TYPE_CHECKING:
-    import concurrent.futures
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from lane_obs.config import Duration
+    from lane_obs.bus import Sink
+    from lane_obs.clock import Clock
+    from lane_obs.config import Duration, LaneConfig
+    from lane_obs.runtime.dead_letters import DeadLetterQueue
     from lane_obs.runtime.options import SubmitOptions
 
 _CLOSE_ROUNDS: Final = 3
@@ -33,23 +38,43 @@ class QueueManager(CommandQueue):
     when the block raised.
 
     Args:
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after: as for `CommandQueue`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
             `lane_obs.run`, in seconds; `None` (default) waits for all work.
         close_timeout: how long `close` waits for cancelled commands to end, in seconds.
-        **kwargs: as for `CommandQueue`.
 
     Raises:
         ConfigError: a value that is not allowed, named.
     """
 
     def __init__(
-        self, *args: Any, drain_timeout: Duration | None = None, close_timeout: Duration = 5.0, **kwargs: Any
+        self,
+        lanes: Mapping[str, LaneConfig] | None = None,
+        *,
+        max_concurrency: int | None = None,
+        sinks: Iterable[Sink] = (),
+        dead_letters: DeadLetterQueue | int = 1000,
+        clock: Clock | None = None,
+        seed: int | None = None,
+        stuck_after: Duration = 5.0,
+        drain_timeout: Duration | None = None,
+        close_timeout: Duration = 5.0,
     ) -> None:
         self.drain_timeout = None if drain_timeout is None else to_seconds("drain_timeout", drain_timeout, zero=True)
         self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            lanes,
+            max_concurrency=max_concurrency,
+            sinks=sinks,
+            dead_letters=dead_letters,
+            clock=clock,
+            seed=seed,
+            stuck_after=stuck_after,
+        )
         self._closed = False
-        self._closing: asyncio.Future[None] | None = None
+        self._complete = False
+        self._closing: asyncio.Task[None] | None = None
+        self._bridges: set[asyncio.Task[None]] = set()
 
     def queue(self) -> CommandQueue:
         """The underlying queue: the manager itself, which is one."""
@@ -107,7 +132,8 @@ class QueueManager(CommandQueue):
         report = DrainReport(self._clock.now() - began, ended, self._left())
         if not drained:
             raise DrainTimeout(f"{report.total_left} commands are left after {limit} s of draining", report)
-        if self._intake.refusing and not self._closed:
+        if self._intake.refusing and not self._complete:
+            self._complete = True
             self._bus.emit(events.ShutdownComplete)
         return report
 
@@ -145,19 +171,14 @@ class QueueManager(CommandQueue):
             WrongLoop: it belongs to another event loop.
         """
         self._intake.bind()
-        if self._closing is not None:
-            await asyncio.shield(self._closing)
-            return
-        self._closing = asyncio.get_running_loop().create_future()
-        try:
-            await self._close()
-        finally:
-            self._closed = True
-            self._closing.set_result(None)
+        if self._closing is None:
+            # A task of its own: cancelling whoever closes must not leave the queue half closed.
+            self._closing = asyncio.get_running_loop().create_task(self._close(), context=contextvars.Context())
+        await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
         await self.shutdown()
-        live = list(self._dispatcher.by_seq.values())
+        live = list(self._dispatcher.directory)
         for handle in live:
             handle.cancel()
         abandoned = await self._end_running()
@@ -166,18 +187,19 @@ class QueueManager(CommandQueue):
         _open_managers.discard(self)
         self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
         await self._bus.close()
+        self._closed = True
 
     async def _end_running(self) -> int:
         """Cancels what runs, again a few times, and gives up what is left; returns how many that was."""
         for _ in range(_CLOSE_ROUNDS):
             if not self._engine.live or await self._wait_idle(self._close_timeout / _CLOSE_ROUNDS):
                 return 0
-            for handle in list(self._dispatcher.by_seq.values()):
+            for handle in list(self._dispatcher.directory):
                 handle.cancel()
         self._intake.threads.abandon()
-        left = list(self._dispatcher.by_seq.values())
+        left = list(self._dispatcher.directory)
         for handle in left:
-            self._dispatcher.abandon(handle)
+            self._dispatcher.stops.abandon(handle)
         await sleep(self._clock, 0)
         return len(left)
 
@@ -222,16 +244,38 @@ class QueueManager(CommandQueue):
 
         Raises:
             NotStarted: the queue was not started.
+            ShutdownInProgress: it takes no new work.
         """
+        if self._intake.refusing:
+            raise ShutdownInProgress("the queue is shutting down and takes no new work")
         loop = self._dispatcher.loop
         if loop is None or not self._dispatcher.is_open:
             raise NotStarted("submit_threadsafe needs a started queue")
 
-        async def submit_and_wait() -> Any:
-            handle = await self.submit(lane, work, *args, **options)
-            return await handle
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
-        return asyncio.run_coroutine_threadsafe(submit_and_wait(), loop)
+        async def submit_and_wait() -> None:
+            try:
+                handle = await self.submit(lane, work, *args, **options)
+                _give(future, await handle, None)
+            except BaseException as error:  # SystemExit too: raised in a task, it would end the event loop
+                _give(future, None, error)
+
+        def place() -> None:
+            bridge = loop.create_task(submit_and_wait())
+            self._bridges.add(bridge)
+            bridge.add_done_callback(self._bridges.discard)
+
+        loop.call_soon_threadsafe(place, context=contextvars.copy_context())
+        return future
+
+
+def _give(future: concurrent.futures.Future[Any], value: Any, error: BaseException | None) -> None:
+    with contextlib.suppress(concurrent.futures.InvalidStateError):  # whoever had it cancelled it
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
 
 
 def open_managers(loop: asyncio.AbstractEventLoop) -> Iterator[QueueManager]:

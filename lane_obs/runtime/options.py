@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 
-from lane_obs.config import RetryPolicy, check_name, to_seconds
+from lane_obs.config import RetryPolicy, check_keys, check_name, to_seconds
 from lane_obs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,14 +55,10 @@ def make_options(given: Mapping[str, Any]) -> Options:
         ConfigError: an unknown keyword (with its nearest match), or a value that is not allowed.
     """
     checked: dict[str, Any] = {}
+    check_keys("option ", given, _CHECKS)
     for name, value in given.items():
-        check = _CHECKS.get(name)
-        if check is None:
-            near = difflib.get_close_matches(name, _CHECKS, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"options: {', '.join(_CHECKS)}"
-            raise ConfigError(name, value, f"unknown option; {hint} Bind arguments of the work by functools.partial")
         if value is not None:
-            checked[name] = check(value)
+            checked[name] = _CHECKS[name](value)
         elif name == "timeout":
             checked[name] = None
     return Options(**checked) if checked else NO_OPTIONS

@@ -5,38 +5,35 @@ from __future__ import annotations
 import dataclasses
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any
 
 from lane_obs import events
 from lane_obs.bus import Bus
 from lane_obs.clock import SystemClock
-from lane_obs.config import DEFAULT_LANES, LaneConfig, check_lanes, to_seconds
+from lane_obs.config import DEFAULT_LANES, LaneConfig, check_keys, check_lanes, to_seconds
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
 from lane_obs.runtime.explain import explain
-from lane_obs.runtime.intake import Draft, Intake
-from lane_obs.runtime.options import NO_OPTIONS, SubmitOptions, make_options
+from lane_obs.runtime.intake import Intake
 from lane_obs.runtime.outcome import error_text
 from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
+from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from lane_obs.bus import Sink
     from lane_obs.clock import Clock
-    from lane_obs.command import Command
     from lane_obs.config import Duration
     from lane_obs.core.lane import Lane
     from lane_obs.runtime.handle import CommandHandle
 
-T = TypeVar("T")
 
-
-class CommandQueue:
+class CommandQueue(Submitter):
     """Runs commands in lanes. `QueueManager` adds a lifecycle with drain and close.
 
     Args:
@@ -48,6 +45,9 @@ class CommandQueue:
         clock: all time comes from it; default real time.
         seed: seed of the jitter and of the ids, for runs that repeat exactly; default random.
         stuck_after: seconds after which a command that ignores its cancellation is reported as stuck.
+
+    Attributes:
+        dead_letters: the `DeadLetterQueue`.
 
     Raises:
         ConfigError: a value that is not allowed, named.
@@ -101,85 +101,6 @@ class CommandQueue:
             self._bus.emit(events.QueueStarted)
             self._dispatcher.open()
 
-    # --- submit -------------------------------------------------------------------------------------------------
-
-    @overload
-    async def submit(
-        self, lane: str, work: Callable[..., Awaitable[T]], /, *args: Any, **options: Unpack[SubmitOptions]
-    ) -> CommandHandle[T]: ...
-    @overload
-    async def submit(
-        self, lane: str, work: Command[T] | Coroutine[Any, Any, T], /, **options: Unpack[SubmitOptions]
-    ) -> CommandHandle[T]: ...
-    @overload
-    async def submit(
-        self, lane: str, work: Callable[..., T], /, *args: Any, **options: Unpack[SubmitOptions]
-    ) -> CommandHandle[T]: ...
-    @overload
-    async def submit(
-        self, lane: str, work: str, /, *args: Any, **options: Unpack[SubmitOptions]
-    ) -> CommandHandle[Any]: ...
-    async def submit(self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]) -> CommandHandle[Any]:
-        """Puts a command into a lane and returns its handle; waits only for room in a full lane.
-
-        Args:
-            lane: name of the lane.
-            work: an async or sync function, a `Command` object or class, or a registered name. A coroutine object
-                works too, but runs once only. Sync functions run in a thread.
-            *args: positional arguments of the work; use `functools.partial` for others.
-            **options: see `SubmitOptions`.
-
-        Raises:
-            UnknownLane: no such lane.
-            InvalidCommand: the work cannot be run.
-            UnknownCommand: nothing is registered under this name.
-            ConfigError: an option that is not allowed.
-            DuplicateId: a live command has this id.
-            LaneFullError: the lane is full and rejects.
-            ShutdownInProgress: the queue shuts down, also while waiting for room.
-            WrongLoop: called from another loop or thread.
-        """
-        checked = make_options(options) if options else NO_OPTIONS
-        placed = self._intake.submit(lane, work, args, checked)
-        return await self._intake.place_waiting(placed) if isinstance(placed, Draft) else placed
-
-    def submit_nowait(
-        self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]
-    ) -> CommandHandle[Any]:
-        """Like `submit`, but a full lane raises `LaneFullError` also where `submit` would wait.
-
-        Raises:
-            LaneObsError: as `submit`.
-        """
-        checked = make_options(options) if options else NO_OPTIONS
-        placed = self._intake.submit(lane, work, args, checked)
-        if isinstance(placed, Draft):
-            raise self._intake.full(placed)
-        return placed
-
-    async def submit_many(
-        self, lane: str, items: Iterable[Any], /, **options: Unpack[SubmitOptions]
-    ) -> list[CommandHandle[Any]]:
-        """Submits several commands to one lane, in order, and returns their handles in the same order.
-
-        Args:
-            lane: name of the lane.
-            items: each a piece of work as `submit` takes it, or a tuple of work and its arguments.
-            **options: as for `submit`, the same for all; `id` and `key` belong to one command and are refused.
-
-        Raises:
-            ConfigError: an option that is not allowed, or `id` or `key`.
-            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued.
-        """
-        checked = make_options(options)
-        if checked.id is not None or checked.key is not None:
-            raise ConfigError("id" if checked.id else "key", checked.id or checked.key, "submit one by one to set it")
-        intake = self._intake
-        intake.bind()
-        pairs = [item if isinstance(item, tuple) else (item,) for item in items]
-        drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
-        return [intake.place(draft) or await intake.place_waiting(draft) for draft in drafts]
-
     # --- dead letters -------------------------------------------------------------------------------------------
 
     def _to_dead_letters(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> None:
@@ -202,11 +123,11 @@ class CommandQueue:
 
     def get(self, command_id: str) -> CommandHandle[Any] | None:
         """The live command of this id; `None` when there is none (it ended, or never was)."""
-        return self._dispatcher.find(command_id)
+        return self._dispatcher.directory.find(command_id)
 
     def cancel(self, command_id: str) -> bool:
         """Cancels a live command (see `CommandHandle.cancel`); False when no live command has this id."""
-        handle = self._dispatcher.find(command_id)
+        handle = self._dispatcher.directory.find(command_id)
         return handle is not None and handle.cancel()
 
     def explain(self, command_id: str) -> Explanation:
@@ -215,7 +136,7 @@ class CommandQueue:
         Raises:
             UnknownCommand: no live command has this id.
         """
-        handle = self._dispatcher.find(command_id)
+        handle = self._dispatcher.directory.find(command_id)
         if handle is None:
             raise UnknownCommand(f"no live command has the id {command_id!r}")
         return explain(handle, self._engine, self._clock.now())
@@ -261,9 +182,9 @@ class CommandQueue:
         home = self._engine.lane(lane)
         self._intake.bind()
         known = [field.name for field in dataclasses.fields(LaneConfig)]
-        for name in changes:
-            if name not in known:
-                raise ConfigError(name, changes[name], f"fields of a lane: {', '.join(known)}")
+        check_keys("", changes, known)
+        if config is not None and not isinstance(config, LaneConfig):
+            raise ConfigError("config", config, "give a LaneConfig")
         wanted = dataclasses.replace(config or home.config, **changes)
         check_lanes(
             {name: other.config for name, other in self._engine.lanes.items()} | {lane: wanted},
@@ -298,7 +219,7 @@ class CommandQueue:
             delayed=counts[State.DELAYED],
             backoff=counts[State.BACKOFF],
             running=counts[State.RUNNING],
-            stuck=self._dispatcher.count_stuck(lane.name),
+            stuck=self._dispatcher.stops.count_stuck(lane.name),
             dead=self.dead_letters.count(lane.name),
             oldest_ready_age=None if since is None else now - since,
             ended=lane.ended(),

@@ -13,7 +13,7 @@ from lane_obs.errors import InvalidCommand
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from lane_obs.runtime.attempt import ThreadCalls
+    from lane_obs.runtime.thread_calls import ThreadCalls
 
 
 _CALL = "__call__"

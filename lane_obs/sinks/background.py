@@ -70,7 +70,7 @@ class BackgroundSink:
                     _logger.warning("sink %s failed", type(self._sink).__name__, exc_info=error)
                 with self._changed:
                     self._drop("error", len(batch))
-        self._sink.close()
+        self._close_sink()
 
     def _take(self) -> list[LaneEvent]:
         """Waits for events and takes all; an empty list means that the sink was closed."""
@@ -81,6 +81,12 @@ class BackgroundSink:
             self._buffer.clear()
             return batch
 
+    def _close_sink(self) -> None:
+        try:
+            self._sink.close()
+        except Exception as error:  # it must not end the thread, or the queue's close, in a traceback
+            _logger.warning("sink %s failed to close", type(self._sink).__name__, exc_info=error)
+
     def close(self) -> None:
         """Lets the thread empty the buffer, for `close_timeout` seconds at most; then drops and counts the rest."""
         with self._changed:
@@ -88,7 +94,7 @@ class BackgroundSink:
             self._changed.notify()
             thread = self._thread
         if thread is None:
-            self._sink.close()
+            self._close_sink()
             return
         thread.join(self._close_timeout)
         with self._changed:

@@ -21,6 +21,9 @@ class EventStream:
     """Events for one subscriber: `await stream.recv()` or `async for event in stream`.
 
     When the buffer is full the oldest event gives way and `dropped` counts it.
+
+    Attributes:
+        dropped: events this subscriber lost because it was too slow.
     """
 
     def __init__(self, capacity: int, wanted: Callable[[LaneEvent], bool] | None) -> None:
@@ -29,13 +32,20 @@ class EventStream:
         self._wanted = wanted
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._closed = False
+        self._failure: Exception | None = None
         self.dropped = 0
-        """Events this subscriber lost because it was too slow."""
 
     def put(self, events: Sequence[LaneEvent]) -> None:
         """Takes the events of a batch that this stream wants."""
+        if self._closed:
+            return
         wanted = self._wanted
-        self._buffer.extend(events if wanted is None else filter(wanted, events))
+        try:
+            self._buffer.extend(events if wanted is None else [event for event in events if wanted(event)])
+        except Exception as error:
+            # The fault is this subscriber's own: it gets it from `recv`, and the others get their events.
+            self._failure = error
+            self.close()
         while len(self._buffer) > self._capacity:
             self._buffer.popleft()
             self.dropped += 1
@@ -53,8 +63,11 @@ class EventStream:
 
         Raises:
             StreamClosed: the stream is closed and its buffer is empty.
+            Exception: what the stream's own filter raised, which ended the stream.
         """
         while not self._buffer:
+            if self._failure is not None:
+                raise self._failure
             if self._closed:
                 raise StreamClosed("the event stream is closed")
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -1,0 +1,39 @@
+"""The command `lane-obs`, one file for each of its commands. Typer and rich have their home here."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+import typer
+
+from lane_obs.cli.replay import replay
+
+app = typer.Typer(
+    help="Lanes for commands: replay recorded traffic through the queue.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # errors as plain lines
+)
+app.command()(replay)
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        typer.echo(f"lane-obs {importlib.metadata.version('lane-obs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    """What goes before the name of a command."""
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    app(prog_name="lane-obs")

@@ -1,0 +1,90 @@
+"""Checks of single values. Durations are seconds as int, float or `timedelta` and are kept as float seconds."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from lane_obs.errors import MAX_SECONDS, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from enum import StrEnum
+
+Duration: TypeAlias = float | timedelta
+
+_MAX_NAME = 200
+
+
+def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
+    """Checks a duration and returns it in seconds.
+
+    Args:
+        field: what the error calls it.
+        value: seconds, or a `timedelta`.
+        zero: whether zero is allowed.
+
+    Raises:
+        ConfigError: not a number, NaN, negative, above 100 years, or zero where that is not allowed.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    wanted = f"give seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, as a number or timedelta"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise ConfigError(field, value, wanted)
+    # Written so that NaN fails it as well.
+    if not 0 <= seconds <= MAX_SECONDS or (seconds == 0 and not zero):
+        raise ConfigError(field, value, wanted)
+    return float(seconds)
+
+
+def to_count(field: str, value: object, *, minimum: int = 0) -> int:
+    """Checks a count: an int (no bool, no float) of at least `minimum`.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(field, value, f"give a whole number of {minimum} or more")
+    return value
+
+
+def check_name(field: str, value: object) -> str:
+    """Checks the name of a lane or command type: 1 to 200 printable characters.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > _MAX_NAME:
+        raise ConfigError(field, value, f"give 1 to {_MAX_NAME} printable characters")
+    return value
+
+
+def to_choice(field: str, value: object, kind: type[StrEnum]) -> Any:
+    """Turns a word into the member of an enumeration.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    try:
+        return kind(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise ConfigError(field, value, f"give one of {', '.join(repr(str(item)) for item in kind)}") from None
+
+
+def check_keys(prefix: str, given: Mapping[str, object], known: Collection[str]) -> None:
+    """Checks that all keys are known ones.
+
+    Args:
+        prefix: what goes before the key where the error names it.
+        given: values by key.
+        known: the keys that are allowed.
+
+    Raises:
+        ConfigError: an unknown key, with its nearest match.
+    """
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}", given[key], f"there is no {key!r}; {hint}")

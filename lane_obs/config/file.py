@@ -1,0 +1,90 @@
+"""Reads the configuration of a queue from a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lane_obs.config.check import check_keys
+from lane_obs.config.lane import LaneConfig, QueueConfig
+from lane_obs.config.retry import RetryPolicy
+from lane_obs.errors import CommandTimeout, ConfigError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def load_lanes(path: str | PathLike[str]) -> QueueConfig:
+    """Reads lanes from a TOML file.
+
+    Shape: `max_concurrency = 32` and a table `[lanes.NAME]` for each lane with the fields of `LaneConfig`;
+    `retry` is a table with the fields of `RetryPolicy`, whose exception types are names such as
+    `"TimeoutError"` or `"package.module:ErrorClass"`.
+
+    Raises:
+        ConfigError: broken TOML, an unknown key (with its nearest match), or a value that is not allowed.
+        OSError: the file cannot be read.
+    """
+    try:
+        document = msgspec.toml.decode(Path(path).read_bytes())
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("file", str(path), f"give valid TOML: {error}") from error
+    check_keys("", document, ("max_concurrency", "lanes"))
+    tables = document.get("lanes")
+    if tables is None:
+        return QueueConfig(max_concurrency=document.get("max_concurrency"))
+    _check_table("lanes", tables)
+    lanes = {name: _lane_from_table(f"lanes.{name}", table) for name, table in tables.items()}
+    return QueueConfig(lanes, document.get("max_concurrency"))
+
+
+def _check_table(field: str, value: object) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(field, value, "give a table")
+
+
+def _fields_of(kind: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _lane_from_table(field: str, table: Any) -> LaneConfig:
+    _check_table(field, table)
+    check_keys(f"{field}.", table, _fields_of(LaneConfig))
+    values = dict(table)
+    try:
+        if "retry" in values:
+            values["retry"] = _retry_from_table(values["retry"])
+        return LaneConfig(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{field}.{error.field}", error.value, error.allowed) from None
+
+
+def _retry_from_table(table: Any) -> RetryPolicy:
+    _check_table("retry", table)
+    check_keys("retry.", table, _fields_of(RetryPolicy))
+    values = dict(table)
+    for key in ("retry_on", "give_up_on"):
+        if key in values:
+            if not isinstance(values[key], list):
+                raise ConfigError(f"retry.{key}", values[key], "give a list of names of exception types")
+            values[key] = tuple(_exception_named(f"retry.{key}", name) for name in values[key])
+    return RetryPolicy(**values)
+
+
+_OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}
+
+
+def _exception_named(field: str, name: object) -> type[BaseException]:
+    if isinstance(name, str) and name in _OWN_EXCEPTIONS:
+        return _OWN_EXCEPTIONS[name]
+    try:
+        found = pkgutil.resolve_name(name if ":" in str(name) else f"builtins:{name}")  # type: ignore[arg-type]
+    except (ValueError, ImportError, AttributeError, TypeError):
+        found = None
+    if not isinstance(found, type) or not issubclass(found, BaseException):
+        raise ConfigError(field, name, 'name an exception type: "TimeoutError" or "package.module:ErrorClass"')
+    return found

@@ -1,0 +1,151 @@
+"""The policies of lanes, and what whole sets of lanes must satisfy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from lane_obs.config.check import Duration, check_name, to_choice, to_count, to_seconds
+from lane_obs.config.retry import RetryPolicy
+from lane_obs.errors import ConfigError
+
+
+class Overflow(StrEnum):
+    """What a lane with `max_pending` waiting commands does with one more."""
+
+    WAIT = "wait"
+    """`submit` waits for room (back-pressure); `submit_nowait` raises `LaneFullError`."""
+    REJECT = "reject"
+    """Raises `LaneFullError`."""
+    DROP_OLDEST = "drop_oldest"
+    """Takes it, and moves the oldest waiting command of the lane to the dead letters."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LaneConfig:
+    """The policies of one lane.
+
+    Args:
+        min_concurrency: reserved slots. With a queue-wide `max_concurrency`, no other lane may take them;
+            without one it has no effect. 0 or more, at most `max_concurrency`; default 1.
+        max_concurrency: commands of this lane that may run at once, 1 or more; default 4.
+        priority: lower runs first; any whole number, default 0. Equal priorities take turns.
+        timeout: limit on one attempt in seconds; `None` (default) for none.
+        retry: what happens to a failed attempt; default no retries.
+        max_pending: bound on commands that wait (ready, delayed and backing off); `None` (default) for none.
+        overflow: what a full lane does: `"wait"` (default), `"reject"` or `"drop_oldest"`.
+        pressure_threshold: emit `queue.lane.pressure` when this many commands wait, and `queue.lane.idle` when
+            none does any more; `None` (default) for neither.
+
+    Raises:
+        ConfigError: a value outside its range, with its name.
+    """
+
+    min_concurrency: int = 1
+    max_concurrency: int = 4
+    priority: int = dataclasses.field(default=0, kw_only=True)
+    timeout: Duration | None = dataclasses.field(default=None, kw_only=True)
+    retry: RetryPolicy = dataclasses.field(default=RetryPolicy(), kw_only=True)
+    max_pending: int | None = dataclasses.field(default=None, kw_only=True)
+    overflow: Overflow | str = dataclasses.field(default=Overflow.WAIT, kw_only=True)
+    pressure_threshold: int | None = dataclasses.field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        to_count("max_concurrency", self.max_concurrency, minimum=1)
+        to_count("min_concurrency", self.min_concurrency)
+        if self.min_concurrency > self.max_concurrency:
+            raise ConfigError("min_concurrency", self.min_concurrency, f"max_concurrency is {self.max_concurrency}")
+        if isinstance(self.priority, bool) or not isinstance(self.priority, int):
+            raise ConfigError("priority", self.priority, "give a whole number; lower runs first")
+        if self.timeout is not None:
+            object.__setattr__(self, "timeout", to_seconds("timeout", self.timeout))
+        if not isinstance(self.retry, RetryPolicy):
+            raise ConfigError("retry", self.retry, "give a RetryPolicy")
+        for field in ("max_pending", "pressure_threshold"):
+            if getattr(self, field) is not None:
+                to_count(field, getattr(self, field), minimum=1)
+        object.__setattr__(self, "overflow", to_choice("overflow", self.overflow, Overflow))
+
+    def with_timeout(self, timeout: Duration) -> LaneConfig:
+        """A copy with a limit on one attempt."""
+        return dataclasses.replace(self, timeout=timeout)
+
+    def with_retry_policy(self, policy: RetryPolicy) -> LaneConfig:
+        """A copy with another retry policy."""
+        return dataclasses.replace(self, retry=policy)
+
+    def with_priority(self, priority: int) -> LaneConfig:
+        """A copy with another priority."""
+        return dataclasses.replace(self, priority=priority)
+
+    def with_max_pending(self, max_pending: int, overflow: Overflow | str = Overflow.WAIT) -> LaneConfig:
+        """A copy with a bound on waiting commands."""
+        return dataclasses.replace(self, max_pending=max_pending, overflow=overflow)
+
+    def with_pressure_threshold(self, threshold: int) -> LaneConfig:
+        """A copy that reports pressure at this many waiting commands."""
+        return dataclasses.replace(self, pressure_threshold=threshold)
+
+
+DEFAULT_LANES: Final[Mapping[str, LaneConfig]] = MappingProxyType(
+    {
+        "system": LaneConfig(1, 5, priority=0),
+        "control": LaneConfig(1, 3, priority=1),
+        "query": LaneConfig(1, 10, priority=2),
+        "session": LaneConfig(1, 5, priority=3),
+        "skill": LaneConfig(1, 3, priority=4),
+        "prompt": LaneConfig(1, 2, priority=5),
+    }
+)
+"""The six built-in lanes with the priorities and limits of A3S Lane 0.1."""
+
+
+def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None) -> None:
+    """Checks a whole set of lanes.
+
+    Raises:
+        ConfigError: no lane, a bad name, a value that is no `LaneConfig`, reservations above the whole, or reservations
+            that leave a lane without any slot.
+    """
+    if not isinstance(lanes, Mapping) or not lanes:
+        raise ConfigError("lanes", lanes, "give a mapping of one lane or more: LaneConfig by name")
+    for name, lane in lanes.items():
+        check_name("lane name", name)
+        if not isinstance(lane, LaneConfig):
+            raise ConfigError(f"lanes.{name}", lane, "give a LaneConfig")
+    if max_concurrency is None:
+        return
+    to_count("max_concurrency", max_concurrency, minimum=1)
+    reserved = sum(lane.min_concurrency for lane in lanes.values())
+    if reserved > max_concurrency:
+        parts = " + ".join(f"{name} {lane.min_concurrency}" for name, lane in lanes.items() if lane.min_concurrency)
+        raise ConfigError(
+            "max_concurrency", max_concurrency, f"the lanes reserve {reserved} slots (min_concurrency: {parts})"
+        )
+    starved = [name for name, lane in lanes.items() if not lane.min_concurrency]
+    if starved and reserved == max_concurrency:
+        raise ConfigError(
+            "max_concurrency", max_concurrency, f"all its slots are reserved, so lane {starved[0]!r} could never start"
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """A whole queue as read from a file.
+
+    Args:
+        lanes: by name, in the file's order.
+        max_concurrency: queue-wide bound on running commands, 1 or more; `None` for none.
+
+    Raises:
+        ConfigError: see `check_lanes`.
+    """
+
+    lanes: Mapping[str, LaneConfig] = dataclasses.field(default_factory=lambda: DEFAULT_LANES)
+    max_concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        check_lanes(self.lanes, self.max_concurrency)

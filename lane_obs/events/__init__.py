@@ -1,0 +1,101 @@
+"""Every event, one frozen type each: the contract that sinks, tests and documents share.
+
+An event is a fact about the past. `key` is its name on the wire (the keys of A3S Lane 0.1, extended), `seq` its
+place in the order in which one queue's events happened, `at` monotonic seconds of the queue's clock and `wall`
+Unix seconds. A field that is not known (yet) is `None`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lane_obs.events.base import CAUSES, NO_WAIT, LaneEvent, WaitByCause
+from lane_obs.events.command import (
+    CommandCancelled,
+    CommandCancelRequested,
+    CommandCompleted,
+    CommandDeadLettered,
+    CommandEnded,
+    CommandEvent,
+    CommandExpired,
+    CommandFailed,
+    CommandReady,
+    CommandRejected,
+    CommandRetry,
+    CommandStarted,
+    CommandStuck,
+    CommandSubmitted,
+    CommandTimedOut,
+    CommandUnsuccessful,
+    DeadLetterEvicted,
+    DeadLetterRequeued,
+)
+from lane_obs.events.queue import (
+    AlertEvent,
+    AlertFiring,
+    AlertResolved,
+    LaneChanged,
+    LaneIdle,
+    LanePaused,
+    LanePressure,
+    LaneResumed,
+    LaneStateEvent,
+    QueueClosed,
+    QueueStarted,
+    ShutdownComplete,
+    ShutdownStarted,
+    SinkDisabled,
+    SinkFailed,
+)
+
+__all__ = [
+    "CAUSES",
+    "EVENT_TYPES",
+    "NO_WAIT",
+    "AlertEvent",
+    "AlertFiring",
+    "AlertResolved",
+    "CommandCancelRequested",
+    "CommandCancelled",
+    "CommandCompleted",
+    "CommandDeadLettered",
+    "CommandEnded",
+    "CommandEvent",
+    "CommandExpired",
+    "CommandFailed",
+    "CommandReady",
+    "CommandRejected",
+    "CommandRetry",
+    "CommandStarted",
+    "CommandStuck",
+    "CommandSubmitted",
+    "CommandTimedOut",
+    "CommandUnsuccessful",
+    "DeadLetterEvicted",
+    "DeadLetterRequeued",
+    "LaneChanged",
+    "LaneEvent",
+    "LaneIdle",
+    "LanePaused",
+    "LanePressure",
+    "LaneResumed",
+    "LaneStateEvent",
+    "QueueClosed",
+    "QueueStarted",
+    "ShutdownComplete",
+    "ShutdownStarted",
+    "SinkDisabled",
+    "SinkFailed",
+    "WaitByCause",
+]
+
+
+def _concrete(kind: type[LaneEvent]) -> list[type[LaneEvent]]:
+    found = [kind] if "key" in kind.__dict__ and kind is not LaneEvent else []
+    for child in kind.__subclasses__():
+        found += _concrete(child)
+    return found
+
+
+EVENT_TYPES: Final = tuple(_concrete(LaneEvent))
+"""All kinds of events that a queue emits."""

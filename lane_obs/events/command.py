@@ -1,0 +1,172 @@
+"""Events about one command, and about commands that were refused or given up."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lane_obs.events.base import NO_WAIT, LaneEvent, WaitByCause
+
+
+class CommandEvent(LaneEvent, frozen=True):
+    """Base of the events about one command.
+
+    Attributes:
+        command_id: its id.
+        lane: its lane's name.
+        command_type: its registered name, or the name of its function or class.
+        attempt: number of the latest attempt, from 1; 0 before the first.
+    """
+
+    command_id: str
+    lane: str
+    command_type: str
+    attempt: int
+
+
+class CommandSubmitted(CommandEvent, frozen=True):
+    """A command was taken into its lane."""
+
+    key: ClassVar[str] = "queue.command.submitted"
+    delay_seconds: float = 0.0
+    deadline_seconds: float | None = None
+    requeued: bool = False
+
+
+class CommandReady(CommandEvent, frozen=True):
+    """A delay or back-off is over: the command may start."""
+
+    key: ClassVar[str] = "queue.command.ready"
+
+
+class CommandStarted(CommandEvent, frozen=True):
+    """An attempt started. `wait_by_cause` splits the wait of the whole life so far (seconds)."""
+
+    key: ClassVar[str] = "queue.command.started"
+    wait_seconds: float = 0.0
+    wait_by_cause: WaitByCause = NO_WAIT
+
+
+class CommandEnded(CommandEvent, frozen=True):
+    """Base of the events at which a command's life is over, once each.
+
+    Attributes:
+        wait_seconds: all its waiting, delay and back-off included.
+        run_seconds: all its attempts.
+        end_to_end_seconds: from submit to end.
+        wait_by_cause: the waiting, split.
+    """
+
+    wait_seconds: float = 0.0
+    run_seconds: float = 0.0
+    end_to_end_seconds: float = 0.0
+    wait_by_cause: WaitByCause = NO_WAIT
+
+
+class CommandCompleted(CommandEnded, frozen=True):
+    """A command succeeded."""
+
+    key: ClassVar[str] = "queue.command.completed"
+
+
+class CommandUnsuccessful(CommandEnded, frozen=True):
+    """Base of the ends without a value.
+
+    Attributes:
+        error_type: name of the exception's class.
+        error: its message, at most 1,000 characters.
+        exception: the exception itself; not part of the payload.
+    """
+
+    error_type: str = ""
+    error: str = ""
+    exception: BaseException | None = None
+
+
+class CommandFailed(CommandUnsuccessful, frozen=True):
+    """The last attempt raised, or the command was dropped from a full lane; no retry follows."""
+
+    key: ClassVar[str] = "queue.command.failed"
+
+
+class CommandTimedOut(CommandUnsuccessful, frozen=True):
+    """The last attempt ran longer than its timeout; no retry follows."""
+
+    key: ClassVar[str] = "queue.command.timeout"
+
+
+class CommandCancelled(CommandUnsuccessful, frozen=True):
+    """The command was cancelled or cancelled itself."""
+
+    key: ClassVar[str] = "queue.command.cancelled"
+
+
+class CommandExpired(CommandUnsuccessful, frozen=True):
+    """The command's deadline passed before it ended."""
+
+    key: ClassVar[str] = "queue.command.expired"
+
+
+class CommandRetry(CommandEvent, frozen=True):
+    """An attempt failed and another one follows after `delay_seconds`.
+
+    Attributes:
+        reason: `error` or `timeout`.
+        run_seconds: run time of the failed attempt.
+    """
+
+    key: ClassVar[str] = "queue.command.retry"
+    reason: str = "error"
+    delay_seconds: float = 0.0
+    run_seconds: float = 0.0
+    error_type: str = ""
+    error: str = ""
+    exception: BaseException | None = None
+
+
+class CommandDeadLettered(CommandEvent, frozen=True):
+    """The command, ended without success, is now a dead letter."""
+
+    key: ClassVar[str] = "queue.command.dead_lettered"
+    reason: str = ""
+    error_type: str = ""
+    error: str = ""
+
+
+class CommandCancelRequested(CommandEvent, frozen=True):
+    """Someone asked a running command to cancel."""
+
+    key: ClassVar[str] = "queue.command.cancel_requested"
+
+
+class CommandStuck(CommandEvent, frozen=True):
+    """A command still runs `after_seconds` after it was told to stop. It keeps its slot until it ends."""
+
+    key: ClassVar[str] = "queue.command.stuck"
+    after_seconds: float = 0.0
+
+
+class CommandRejected(LaneEvent, frozen=True):
+    """A submit was refused and nothing enqueued. `reason` is `full`, `shutting_down` or `unknown_lane`."""
+
+    key: ClassVar[str] = "queue.command.rejected"
+    lane: str
+    command_type: str
+    reason: str
+
+
+class DeadLetterEvicted(LaneEvent, frozen=True):
+    """The dead letter queue was full and let its oldest letter go."""
+
+    key: ClassVar[str] = "queue.dead_letter.evicted"
+    command_id: str
+    lane: str
+    command_type: str
+
+
+class DeadLetterRequeued(LaneEvent, frozen=True):
+    """A dead letter went back into its lane under the same id, with attempts reset."""
+
+    key: ClassVar[str] = "queue.dead_letter.requeued"
+    command_id: str
+    lane: str
+    command_type: str

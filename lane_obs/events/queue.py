@@ -1,0 +1,111 @@
+"""Events about lanes, the queue, its sinks and its alerts."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from lane_obs.events.base import LaneEvent
+
+
+class LaneStateEvent(LaneEvent, frozen=True):
+    """Base of the events about a lane; `pending` counts its waiting commands."""
+
+    lane: str
+    pending: int
+
+
+class LanePressure(LaneStateEvent, frozen=True):
+    """The lane's waiting commands reached `threshold` (its `pressure_threshold`)."""
+
+    key: ClassVar[str] = "queue.lane.pressure"
+    threshold: int = 0
+
+
+class LaneIdle(LaneStateEvent, frozen=True):
+    """No command waits in a lane that was under pressure."""
+
+    key: ClassVar[str] = "queue.lane.idle"
+
+
+class LanePaused(LaneStateEvent, frozen=True):
+    """The lane starts nothing until it is resumed."""
+
+    key: ClassVar[str] = "queue.lane.paused"
+
+
+class LaneResumed(LaneStateEvent, frozen=True):
+    """The lane starts commands again."""
+
+    key: ClassVar[str] = "queue.lane.resumed"
+
+
+class LaneChanged(LaneStateEvent, frozen=True):
+    """The lane's policies were changed; `changes` are the new values by field."""
+
+    key: ClassVar[str] = "queue.lane.changed"
+    changes: dict[str, str]
+
+
+class QueueStarted(LaneEvent, frozen=True):
+    """The queue started to run commands."""
+
+    key: ClassVar[str] = "queue.started"
+
+
+class ShutdownStarted(LaneEvent, frozen=True):
+    """The queue takes no new work; `pending` and `running` count what it still has."""
+
+    key: ClassVar[str] = "queue.shutdown.started"
+    pending: int
+    running: int
+
+
+class ShutdownComplete(LaneEvent, frozen=True):
+    """All work is done after a shutdown."""
+
+    key: ClassVar[str] = "queue.shutdown.complete"
+
+
+class QueueClosed(LaneEvent, frozen=True):
+    """The queue is closed; `abandoned` commands ignored their cancellation and were left running."""
+
+    key: ClassVar[str] = "queue.closed"
+    cancelled: int
+    abandoned: int
+
+
+class SinkFailed(LaneEvent, frozen=True):
+    """A sink raised. Only its first failure is reported; all are counted."""
+
+    key: ClassVar[str] = "queue.sink.failed"
+    sink: str
+    error_type: str
+    error: str
+
+
+class SinkDisabled(LaneEvent, frozen=True):
+    """A sink kept failing and gets no more events."""
+
+    key: ClassVar[str] = "queue.sink.disabled"
+    sink: str
+    failures: int
+
+
+class AlertEvent(LaneEvent, frozen=True):
+    """Base of the monitor's events: a rule's `value` against its `threshold`."""
+
+    rule: str
+    value: float
+    threshold: float
+
+
+class AlertFiring(AlertEvent, frozen=True):
+    """A threshold of the monitor is crossed."""
+
+    key: ClassVar[str] = "queue.alert.firing"
+
+
+class AlertResolved(AlertEvent, frozen=True):
+    """The value is back below the threshold."""
+
+    key: ClassVar[str] = "queue.alert.resolved"

@@ -1,0 +1,64 @@
+"""The live commands, by number, id and idempotency key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lane_obs.runtime.options import NO_OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lane_obs.runtime.handle import CommandHandle
+
+
+class Directory:
+    """Finds live commands. An id of the queue's own making is its prefix and the command's number.
+
+    Args:
+        id_prefix: what sets the ids of this queue apart from those of others.
+    """
+
+    def __init__(self, id_prefix: str) -> None:
+        self.id_prefix = id_prefix
+        self.by_seq: dict[int, CommandHandle[Any]] = {}
+        self.by_id: dict[str, CommandHandle[Any]] = {}
+        self.by_key: dict[str, CommandHandle[Any]] = {}
+
+    def add(self, handle: CommandHandle[Any]) -> None:
+        """Takes in a live command."""
+        self.by_seq[handle.seq] = handle
+        options = handle._options
+        if options is not NO_OPTIONS:
+            if options.id is not None:
+                self.by_id[options.id] = handle
+            if options.key is not None:
+                self.by_key[options.key] = handle
+
+    def remove(self, handle: CommandHandle[Any]) -> None:
+        """Lets go of a command that has ended."""
+        del self.by_seq[handle.seq]
+        options = handle._options
+        if options is not NO_OPTIONS:
+            if options.id is not None:
+                del self.by_id[options.id]
+            if options.key is not None:
+                del self.by_key[options.key]
+
+    def find(self, command_id: str) -> CommandHandle[Any] | None:
+        """The live command of this id."""
+        found = self.by_id.get(command_id)
+        if found is None:
+            prefix, _, number = command_id.rpartition("-")
+            if prefix == self.id_prefix and number.isdecimal():
+                found = self.by_seq.get(int(number))
+                if found is not None and found.id != command_id:
+                    return None
+        return found
+
+    def is_own(self, command_id: str) -> bool:
+        """Whether an id is of the form of the queue's own making."""
+        return command_id.startswith(f"{self.id_prefix}-")
+
+    def __iter__(self) -> Iterator[CommandHandle[Any]]:
+        return iter(list(self.by_seq.values()))

@@ -1,0 +1,127 @@
+"""The ways in: `submit` and its kin."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
+
+from lane_obs.errors import ConfigError, InvalidCommand
+from lane_obs.runtime.intake import Draft, Intake
+from lane_obs.runtime.options import NO_OPTIONS, SubmitOptions, make_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from lane_obs.command import Command
+    from lane_obs.runtime.handle import CommandHandle
+
+T = TypeVar("T")
+
+
+class Submitter:
+    """Takes commands. Base of `CommandQueue`, which documents the whole."""
+
+    _intake: Intake
+
+    @overload
+    async def submit(
+        self, lane: str, work: type[Command[T]], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: Command[T] | Coroutine[Any, Any, T], /, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: Callable[..., T], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    async def submit(
+        self, lane: str, work: str, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[Any]: ...
+    async def submit(self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]) -> CommandHandle[Any]:
+        """Puts a command into a lane and returns its handle; waits only for room in a full lane.
+
+        Args:
+            lane: name of the lane.
+            work: an async or sync function, a `Command` object or class, or a registered name. A coroutine object
+                works too, but runs once only. Sync functions run in a thread.
+            *args: positional arguments of the work; use `functools.partial` for others.
+            **options: see `SubmitOptions`.
+
+        Raises:
+            UnknownLane: no such lane.
+            InvalidCommand: the work cannot be run.
+            UnknownCommand: nothing is registered under this name.
+            ConfigError: an option that is not allowed.
+            DuplicateId: a live command has this id.
+            LaneFullError: the lane is full and rejects.
+            ShutdownInProgress: the queue shuts down, also while waiting for room.
+            WrongLoop: called from another loop or thread.
+        """
+        checked = make_options(options) if options else NO_OPTIONS
+        placed = self._intake.submit(lane, work, args, checked)
+        return await self._intake.place_waiting(placed) if isinstance(placed, Draft) else placed
+
+    @overload
+    def submit_nowait(
+        self, lane: str, work: type[Command[T]], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, lane: str, work: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, lane: str, work: Command[T] | Coroutine[Any, Any, T], /, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, lane: str, work: Callable[..., T], /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[T]: ...
+    @overload
+    def submit_nowait(
+        self, lane: str, work: str, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[Any]: ...
+    def submit_nowait(
+        self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]
+    ) -> CommandHandle[Any]:
+        """Like `submit`, but a full lane raises `LaneFullError` also where `submit` would wait.
+
+        Raises:
+            LaneObsError: as `submit`.
+        """
+        checked = make_options(options) if options else NO_OPTIONS
+        placed = self._intake.submit(lane, work, args, checked)
+        if isinstance(placed, Draft):
+            raise self._intake.full(placed)
+        return placed
+
+    async def submit_many(
+        self, lane: str, items: Iterable[Any], /, **options: Unpack[SubmitOptions]
+    ) -> list[CommandHandle[Any]]:
+        """Submits several commands to one lane, in order, and returns their handles in the same order.
+
+        Args:
+            lane: name of the lane.
+            items: each a piece of work as `submit` takes it, or a tuple of work and its arguments.
+            **options: as for `submit`, the same for all; `id` and `key` belong to one command and are refused.
+
+        Raises:
+            ConfigError: an option that is not allowed, or `id` or `key`.
+            InvalidCommand: an item cannot be run.
+            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued.
+        """
+        checked = make_options(options)
+        if checked.id is not None or checked.key is not None:
+            raise ConfigError("id" if checked.id else "key", checked.id or checked.key, "submit one by one to set it")
+        intake = self._intake
+        intake.bind()
+        pairs = [item if isinstance(item, tuple) else (item,) for item in items]
+        if () in pairs:
+            raise InvalidCommand(f"item {pairs.index(())} is an empty tuple; give the work and its arguments")
+        drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
+        return [intake.place(draft) or await intake.place_waiting(draft) for draft in drafts]

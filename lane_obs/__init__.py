@@ -6,6 +6,7 @@ from lane_obs.command import Command, command
 from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RetryPolicy, load_lanes
 from lane_obs.core.state import State
 from lane_obs.errors import (
+    ClockDeadlock,
     CommandCancelled,
     CommandDropped,
     CommandError,
@@ -23,6 +24,7 @@ from lane_obs.errors import (
     RetryAfter,
     ShutdownInProgress,
     StreamClosed,
+    TraceError,
     UnknownCommand,
     UnknownLane,
     WrongLoop,
@@ -47,6 +49,7 @@ __all__ = [
     "BackgroundSink",
     "Bus",
     "Clock",
+    "ClockDeadlock",
     "Command",
     "CommandCancelled",
     "CommandContext",
@@ -92,6 +95,7 @@ __all__ = [
     "StreamClosed",
     "SubmitOptions",
     "SystemClock",
+    "TraceError",
     "UnknownCommand",
     "UnknownLane",
     "VirtualClock",

@@ -45,6 +45,20 @@ class Sink(Protocol):
         """Lets go of everything; called once, after the last batch."""
 
 
+@runtime_checkable
+class ThreadedSink(Sink, Protocol):
+    """A sink that works in a thread: its `close` waits for it, and its failures show later.
+
+    Attributes:
+        failures_in_a_row: batches failed since the last that did not.
+    """
+
+    failures_in_a_row: int
+
+    def take_failure(self) -> Exception | None:
+        """What a batch failed with, if one did since this was last asked."""
+
+
 class SinkStats(msgspec.Struct, frozen=True):
     """What became of the events handed to one sink.
 
@@ -175,20 +189,27 @@ class Bus:
             outlet.sink.handle(batch)
         except Exception as error:  # whatever a sink raises is its own affair
             outlet.drop("error", len(batch))
-            self._note_failure(outlet, error)
+            outlet.failures_in_a_row += 1
+            self._note_failure(outlet, error, outlet.failures_in_a_row)
         else:
             outlet.events += len(batch)
             outlet.failures_in_a_row = 0
+            self._ask_for_failure(outlet)
 
-    def _note_failure(self, outlet: _Outlet, error: Exception) -> None:
+    def _ask_for_failure(self, outlet: _Outlet) -> None:
+        """Notes what a sink that works in a thread has failed at meanwhile."""
+        sink = outlet.sink
+        if isinstance(sink, ThreadedSink) and (error := sink.take_failure()) is not None:
+            self._note_failure(outlet, error, sink.failures_in_a_row)
+
+    def _note_failure(self, outlet: _Outlet, error: Exception, in_a_row: int) -> None:
         outlet.errors += 1
-        outlet.failures_in_a_row += 1
         if outlet.errors == 1:
             _logger.warning("sink %s failed; further failures are only counted", outlet.name, exc_info=error)
             self.emit(SinkFailed, outlet.name, type(error).__name__, str(error)[:1000])
-        if outlet.failures_in_a_row >= MAX_FAILURES:
+        if in_a_row >= MAX_FAILURES:
             outlet.disabled = True
-            _logger.error("sink %s failed %d times in a row and is cut off", outlet.name, MAX_FAILURES)
+            _logger.error("sink %s failed %d times in a row and is cut off", outlet.name, in_a_row)
             self.emit(SinkDisabled, outlet.name, outlet.errors)
 
     def stats(self) -> tuple[SinkStats, ...]:
@@ -196,13 +217,14 @@ class Bus:
         return tuple(outlet.stats() for outlet in self._outlets)
 
     async def close(self) -> None:
-        """Hands over what is pending and closes every sink; one that has `blocks = True` in a thread."""
+        """Hands over what is pending and closes every sink, one that works in a thread without blocking the loop."""
         self.flush()
         self.flush()  # what the first flush itself had to report
         self.active = False
         for outlet in self._outlets:
-            if getattr(outlet.sink, "blocks", False):
+            if isinstance(outlet.sink, ThreadedSink):
                 await _in_thread(outlet.close)
+                self._ask_for_failure(outlet)
             else:
                 outlet.close()
 

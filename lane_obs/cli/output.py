@@ -31,9 +31,8 @@ class OutputFile:
         self._file = self._open()
 
     def _open(self) -> IO[bytes]:
-        if os.path.exists(self._target):
-            if not stat.S_ISREG(os.stat(self._target).st_mode) or not os.access(self._target, os.W_OK):
-                return open(self._target, "wb")  # a device or pipe cannot be replaced; a directory raises
+        if os.path.exists(self._target) and not _replaceable(self._target):
+            return open(self._target, "wb")  # writes to a device or pipe; raises for all else
         directory, name = os.path.split(self._target)
         descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=directory)
         return open(descriptor, "wb")
@@ -58,6 +57,10 @@ class OutputFile:
             with suppress(OSError):
                 os.unlink(self._temporary)
             self._temporary = None
+
+
+def _replaceable(path: str) -> bool:
+    return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.W_OK)
 
 
 @contextmanager

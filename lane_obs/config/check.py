@@ -29,7 +29,7 @@ def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
         ConfigError: not a number, NaN, negative, above 100 years, or zero where that is not allowed.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    wanted = f"give seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, as a number or timedelta"
+    wanted = f"give finite seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, or a timedelta"
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise ConfigError(field, value, wanted)
     # Written so that NaN fails it as well.
@@ -72,13 +72,14 @@ def to_choice(field: str, value: object, kind: type[StrEnum]) -> Any:
         raise ConfigError(field, value, f"give one of {', '.join(repr(str(item)) for item in kind)}") from None
 
 
-def check_keys(prefix: str, given: Mapping[str, object], known: Collection[str]) -> None:
+def check_keys(prefix: str, given: Mapping[str, object], known: Collection[str], kind: str = "key") -> None:
     """Checks that all keys are known ones.
 
     Args:
         prefix: what goes before the key where the error names it.
         given: values by key.
         known: the keys that are allowed.
+        kind: what the error calls a key.
 
     Raises:
         ConfigError: an unknown key, with its nearest match.
@@ -86,5 +87,5 @@ def check_keys(prefix: str, given: Mapping[str, object], known: Collection[str])
     for key in given:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            raise ConfigError(f"{prefix}{key}", given[key], f"there is no {key!r}; {hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"known {kind}s: {', '.join(known)}"
+            raise ConfigError(f"{prefix}{key}", given[key], f"unknown {kind}; {hint}")

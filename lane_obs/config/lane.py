@@ -110,8 +110,10 @@ def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None) ->
         ConfigError: no lane, a bad name, a value that is no `LaneConfig`, reservations above the whole, or reservations
             that leave a lane without any slot.
     """
-    if not isinstance(lanes, Mapping) or not lanes:
-        raise ConfigError("lanes", lanes, "give a mapping of one lane or more: LaneConfig by name")
+    if not isinstance(lanes, Mapping):
+        raise ConfigError("lanes", lanes, "give a mapping of LaneConfig by name")
+    if not lanes:
+        raise ConfigError("lanes", lanes, "give at least one lane")
     for name, lane in lanes.items():
         check_name("lane name", name)
         if not isinstance(lane, LaneConfig):

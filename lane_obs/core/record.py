@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from lane_obs.core.state import State
+from lane_obs.core.timer import Entry  # noqa: TC001 - msgspec reads the annotation
 from lane_obs.core.wait import Mark, between
 from lane_obs.events import NO_WAIT, WaitByCause
-
-if TYPE_CHECKING:
-    from lane_obs.core.timer import Entry
 
 
 class Record(msgspec.Struct, eq=False):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from lane_obs.events.base import CAUSES, NO_WAIT, LaneEvent, WaitByCause
 from lane_obs.events.command import (
     CommandCancelled,
     CommandCancelRequested,
@@ -30,6 +29,7 @@ from lane_obs.events.command import (
     DeadLetterEvicted,
     DeadLetterRequeued,
 )
+from lane_obs.events.event import LaneEvent
 from lane_obs.events.queue import (
     AlertEvent,
     AlertFiring,
@@ -47,6 +47,7 @@ from lane_obs.events.queue import (
     SinkDisabled,
     SinkFailed,
 )
+from lane_obs.events.wait import CAUSES, NO_WAIT, WaitByCause
 
 __all__ = [
     "CAUSES",

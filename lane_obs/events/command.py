@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lane_obs.events.base import NO_WAIT, LaneEvent, WaitByCause
+from lane_obs.events.event import LaneEvent
+from lane_obs.events.wait import NO_WAIT, WaitByCause
 
 
 class CommandEvent(LaneEvent, frozen=True):
@@ -23,7 +24,7 @@ class CommandEvent(LaneEvent, frozen=True):
     attempt: int
 
 
-class CommandSubmitted(CommandEvent, frozen=True):
+class CommandSubmitted(CommandEvent, frozen=True, gc=False):
     """A command was taken into its lane."""
 
     key: ClassVar[str] = "queue.command.submitted"
@@ -32,13 +33,13 @@ class CommandSubmitted(CommandEvent, frozen=True):
     requeued: bool = False
 
 
-class CommandReady(CommandEvent, frozen=True):
+class CommandReady(CommandEvent, frozen=True, gc=False):
     """A delay or back-off is over: the command may start."""
 
     key: ClassVar[str] = "queue.command.ready"
 
 
-class CommandStarted(CommandEvent, frozen=True):
+class CommandStarted(CommandEvent, frozen=True, gc=False):
     """An attempt started. `wait_by_cause` splits the wait of the whole life so far (seconds)."""
 
     key: ClassVar[str] = "queue.command.started"
@@ -62,7 +63,7 @@ class CommandEnded(CommandEvent, frozen=True):
     wait_by_cause: WaitByCause = NO_WAIT
 
 
-class CommandCompleted(CommandEnded, frozen=True):
+class CommandCompleted(CommandEnded, frozen=True, gc=False):
     """A command succeeded."""
 
     key: ClassVar[str] = "queue.command.completed"

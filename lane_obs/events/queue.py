@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lane_obs.events.base import LaneEvent
+from lane_obs.events.event import LaneEvent
 
 
 class LaneStateEvent(LaneEvent, frozen=True):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable  # noqa: TC003 - msgspec reads the annotation
+from datetime import datetime  # noqa: TC003 - likewise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,8 +14,7 @@ from lane_obs.core.state import State  # noqa: TC001 - msgspec reads the annotat
 from lane_obs.errors import ConfigError, UnknownCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
+    from collections.abc import Iterator
 
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.runtime.options import Options

@@ -276,8 +276,10 @@ class Dispatcher:
         """Appends an event about a command; does nothing when nobody listens."""
         bus = self.bus
         if bus.active:
-            about = (handle.id, handle.home.name, handle.command_type, handle.attempt)
-            bus.append(kind(bus.next_seq(), now, bus.wall(), *about, *fields))
+            name = handle.home.name
+            bus.append(
+                kind(bus.next_seq(), now, bus.wall(), handle.id, name, handle.command_type, handle.attempt, *fields)
+            )
 
 
 _ENDINGS: Final = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lane_obs.command import type_name
@@ -15,7 +15,6 @@ from lane_obs.runtime.options import NO_OPTIONS, Options
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from contextvars import Context
 
     from lane_obs.events import WaitByCause
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -37,7 +36,10 @@ class CommandHandle(Record, Generic[T], eq=False):
     """
 
     # Always set; it has a default only because the fields before it have one.
-    _owner: Dispatcher = None  # type: ignore[assignment]
+    if TYPE_CHECKING:
+        _owner: Dispatcher = None  # type: ignore[assignment]
+    else:
+        _owner: Any = None
     _call: Any = None
     _args: tuple[Any, ...] = ()
     _work: Any = None

@@ -55,7 +55,7 @@ def make_options(given: Mapping[str, Any]) -> Options:
         ConfigError: an unknown keyword (with its nearest match), or a value that is not allowed.
     """
     checked: dict[str, Any] = {}
-    check_keys("option ", given, _CHECKS)
+    check_keys("", given, _CHECKS, "option")
     for name, value in given.items():
         if value is not None:
             checked[name] = _CHECKS[name](value)

@@ -182,7 +182,7 @@ class CommandQueue(Submitter):
         home = self._engine.lane(lane)
         self._intake.bind()
         known = [field.name for field in dataclasses.fields(LaneConfig)]
-        check_keys("", changes, known)
+        check_keys("", changes, known, "field")
         if config is not None and not isinstance(config, LaneConfig):
             raise ConfigError("config", config, "give a LaneConfig")
         wanted = dataclasses.replace(config or home.config, **changes)

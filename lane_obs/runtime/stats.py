@@ -25,6 +25,8 @@ class LaneStats(msgspec.Struct, frozen=True):
         oldest_ready_age: age of the longest-ready command, `None` when none is ready. Delayed and backing-off
             commands do not count.
         ended: commands that ended, by final state.
+        priority, min_concurrency, max_concurrency, max_pending: the policies in force.
+        paused: whether the lane is paused.
         waiting_submitters: callers of `submit` that wait for room.
     """
 
@@ -50,7 +52,16 @@ class LaneStats(msgspec.Struct, frozen=True):
 
 
 class QueueStats(msgspec.Struct, frozen=True):
-    """A whole queue at one moment."""
+    """A whole queue at one moment.
+
+    Attributes:
+        lanes: statistics by lane name.
+        max_concurrency: the queue-wide bound; `None` for none.
+        submitted: commands taken in so far, requeued ones again.
+        dead_letters: dead letters kept.
+        dead_letters_evicted: dead letters that gave way so far.
+        sinks: what became of the events, by sink.
+    """
 
     lanes: Mapping[str, LaneStats]
     max_concurrency: int | None

@@ -23,6 +23,9 @@ REJECTED: Final = "rejected"
 OUTCOMES: Final = (State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.EXPIRED, REJECTED, State.CANCELLED)
 """All outcomes, in the order in which they are shown."""
 
+BAD_OUTCOMES: Final = (State.FAILED, State.TIMED_OUT, State.EXPIRED, REJECTED)
+"""Those of a command that failed for good. A cancelled one was told to end."""
+
 
 class CommandRecord(msgspec.Struct, frozen=True):
     """One command of a replay. Times are seconds from the trace's start, to the nanosecond.

@@ -22,7 +22,8 @@ class BackgroundSink:
     """Hands batches to another sink from a thread, so that it may block.
 
     What does not fit the buffer is dropped, newest first, and counted in `dropped["full"]`; batches at which the
-    inner sink raises are counted in `dropped["error"]`.
+    inner sink raises are counted in `dropped["error"]`. One that fails `MAX_FAILURES` times in a row is cut off,
+    as the bus does with sinks of its own thread.
 
     Args:
         sink: the slow sink; its `handle` and `close` are called from the thread.
@@ -33,9 +34,6 @@ class BackgroundSink:
         ConfigError: a bad capacity or time-out.
     """
 
-    blocks = True
-    """Its `close` waits for the thread; the bus calls it off the event loop."""
-
     def __init__(self, sink: Sink, capacity: int = 10_000, close_timeout: Duration = 5.0) -> None:
         self._sink = sink
         self._capacity = to_count("capacity", capacity, minimum=1)
@@ -44,7 +42,15 @@ class BackgroundSink:
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self.failures_in_a_row = 0
         self.dropped: dict[str, int] = {}
+
+    def take_failure(self) -> Exception | None:
+        """What the inner sink raised last, if it did since this was last asked; the bus deals with it."""
+        with self._changed:
+            failure, self._failure = self._failure, None
+            return failure
 
     def handle(self, events: Sequence[LaneEvent]) -> None:
         """Buffers a batch; never waits for the inner sink."""
@@ -65,11 +71,13 @@ class BackgroundSink:
         while batch := self._take():
             try:
                 self._sink.handle(batch)
-            except Exception as error:  # a sink's failure is counted, never passed on
-                if "error" not in self.dropped:
-                    _logger.warning("sink %s failed", type(self._sink).__name__, exc_info=error)
+            except Exception as error:  # kept for the bus, which asks for it with the next batch
                 with self._changed:
+                    self._failure = error
+                    self.failures_in_a_row += 1
                     self._drop("error", len(batch))
+            else:
+                self.failures_in_a_row = 0
         self._close_sink()
 
     def _take(self) -> list[LaneEvent]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lane_obs.cli.replay import replay
+from lane_obs.cli import replay
 
 app = typer.Typer(
     help="Lanes for commands: replay recorded traffic through the queue.",
@@ -16,7 +16,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # errors as plain lines
 )
-app.command()(replay)
+app.command("replay")(replay.replay_command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

@@ -37,7 +37,7 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOWN_ROWS: Final = 20
 
 
-def replay(
+def replay_command(
     trace: Annotated[
         Path, typer.Argument(metavar="TRACE", help="Recorded traffic: CSV, or JSON Lines (.jsonl, .ndjson, .json).")
     ],
@@ -152,16 +152,24 @@ async def _run_shown(
     job: Replay, clock: SystemClock | VirtualClock, screen: Screen, interrupt: _Interrupt
 ) -> ReplayResult:
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, interrupt, number, screen)
+    heard = [number for number in _SIGNALS if _listen(loop, number, interrupt, screen)]
     showing = asyncio.ensure_future(_keep_showing(job, screen))
     try:
         return await (clock.run(job.run()) if isinstance(clock, VirtualClock) else job.run())
     finally:
         showing.cancel()
         await asyncio.wait([showing])
-        for number in _SIGNALS:
+        for number in heard:
             loop.remove_signal_handler(number)
+
+
+def _listen(loop: asyncio.AbstractEventLoop, number: signal.Signals, interrupt: _Interrupt, screen: Screen) -> bool:
+    """Installs the handler of a signal; False where the platform or thread has none."""
+    try:
+        loop.add_signal_handler(number, interrupt, number, screen)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
 
 
 async def _keep_showing(job: Replay, screen: Screen) -> None:
@@ -184,8 +192,8 @@ class _Interrupt:
             self.received = number
             self._job.stop()
             total = self._job.recorder.total
-            left = f"{total.running} running and {total.waiting} waiting commands"
-            screen.say(f"stopping: {left} run to their end; interrupt again to cancel them")
+            left = total.running + total.waiting
+            screen.say(f"stopping once the {left} commands sent so far have ended; interrupt again to cancel them")
         else:
             self._job.cancel()
 

@@ -26,7 +26,7 @@ def print_summary(console: Console, summary: Summary, real_seconds: float) -> No
     text = f"{summary.trace}: {summary.total.count} commands, {summary.elapsed_seconds:.3f} s of the trace's time"
     console.print(f"{text}, replayed in {real_seconds:.1f} s", markup=False, soft_wrap=True)
     if summary.not_submitted:
-        console.print(f"stopped early: {summary.not_submitted} more commands were not submitted", markup=False)
+        console.print(f"stopped early; commands not submitted: {summary.not_submitted}", markup=False)
     for table in _tables(summary):
         console.print(table)
 

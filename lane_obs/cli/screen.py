@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final, Protocol
@@ -36,8 +37,10 @@ class PipeConsole(Console):
 
 def make_console() -> Console:
     """Standard output; of a fixed width where it is no terminal and nothing else is said."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name must not end the replay
     fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return PipeConsole(width=_PLAIN_WIDTH if fixed else None, highlight=False)
+    return PipeConsole(width=_PLAIN_WIDTH if fixed else None, highlight=False, emoji=False)
 
 
 class Screen(Protocol):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lane_obs.core.record import Record
 
 _READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED, State.BACKOFF
+_SUCCEEDED = State.SUCCEEDED
 _FOLLOWING = dict(TRANSITIONS)
 _FREE = Mode.FREE
 
@@ -43,6 +44,7 @@ class Engine:
         for name, config in lanes.items():
             lane = self.lanes[name] = Lane(name, config, self._contention, now)
             self._schedule.add(lane, now)
+        self._schedule.settle(now)  # reservations may hold the whole queue
 
     @property
     def max_concurrency(self) -> int | None:
@@ -131,6 +133,20 @@ class Engine:
         self._move(record, state)
         if old is _READY:
             record.home.ready.forget()
+            self._schedule.settle(now)
+
+    def succeed(self, record: Record, now: float) -> None:
+        """Ends a running command in success: what `finish` does, in one step for by far the most frequent end."""
+        lane: Lane = record.home
+        record.ran += now - record.started_at
+        record.finished_at = now
+        record.state = _SUCCEEDED
+        self.live -= 1
+        counts = lane.counts
+        counts[_RUNNING] -= 1
+        counts[_SUCCEEDED] += 1
+        self._schedule.ended(lane, now)
+        if self._contention.mode is not _FREE:
             self._schedule.settle(now)
 
     def _end_attempt(self, record: Record, state: State, now: float) -> None:

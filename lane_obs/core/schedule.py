@@ -74,13 +74,19 @@ class Schedule:
             heap = self._shared
         else:
             return
-        self._asked += 1
-        lane.turn = (lane.priority, lane.served, self._asked, lane)
-        heappush(heap, lane.turn)
+        for lone in (self._reserved, self._shared):
+            if len(lone) == 1 and lone[0][3].turn is lone[0]:
+                lone[0] = self._new_turn(lone[0][3])
+        heappush(heap, self._new_turn(lane))
         # A lane has one turn at most, so a heap longer than the lanes holds turns that were given up.
         if len(heap) > 2 * self._lanes + _COMPACT_FLOOR:
             heap[:] = [turn for turn in heap if turn[3].turn is turn]
             heapify(heap)
+
+    def _new_turn(self, lane: Lane) -> Turn:
+        self._asked += 1
+        turn = lane.turn = (lane.priority, lane.served, self._asked, lane)
+        return turn
 
     def next_lane(self) -> Lane | None:
         """The lane whose head starts next; `None` when none may."""
@@ -116,10 +122,11 @@ class Schedule:
             lane.turn = None
             self.update(lane, now)
         elif lane.counts[_READY]:
-            # What blocks the lane is as before: it gives its turn, at the head of its heap, for a later one.
-            self._asked += 1
-            lane.turn = (lane.priority, lane.served, self._asked, lane)
-            heapreplace(self._shared if lane.meter.access is _SHARED else self._reserved, lane.turn)
+            # What blocks the lane is as before: it gives its turn, at the head of its heap, for a later one. A lane
+            # that is alone there keeps it; `ask` makes up for that when another one comes.
+            if len(self._reserved) + len(self._shared) > 1:
+                heap = self._shared if lane.meter.access is _SHARED else self._reserved
+                heapreplace(heap, self._new_turn(lane))
         else:
             lane.turn = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,14 @@ from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Coroutine
 
     from lane_obs.config import RetryPolicy
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.handle import CommandHandle
 
 _EAGER = sys.version_info >= (3, 12)
-_RUNNING, _SUCCEEDED = State.RUNNING, State.SUCCEEDED
+_RUNNING = State.RUNNING
 _UNSET = msgspec.UNSET
 
 
@@ -45,19 +45,15 @@ class Attempts:
         self._bus = owner.bus
         self._now = owner.clock.now
         self._rng = rng
-        self._eager = False
-        self._spawn: Callable[..., asyncio.Task[None]] = asyncio.Task
+        self._loop: asyncio.AbstractEventLoop
+        self._has_factory = False
+        self._begun: list[CommandHandle[Any]] = []
+        self._context = contextvars.Context()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Chooses how tasks are made on this loop: as its user says, else as fast as may be."""
         self._loop = loop
-        if loop.get_task_factory() is not None:
-            self._spawn = loop.create_task
-        elif _EAGER:
-            self._eager = True
-            self._spawn = functools.partial(asyncio.Task, loop=loop, eager_start=True)  # type: ignore[call-arg]
-        else:
-            self._spawn = functools.partial(asyncio.Task, loop=loop)
+        self._has_factory = loop.get_task_factory() is not None
 
     def start(self, handle: CommandHandle[Any], now: float) -> None:
         """Starts an attempt of a command that the engine has just started."""
@@ -70,15 +66,37 @@ class Attempts:
             self._owner.emit(events.CommandStarted, handle, now, wait.total, wait)
         context = handle._context
         assert context is not None
-        # The name is free of cost: without one Python 3.11 formats "Task-n" for every task.
-        task = self._spawn(self._attempt(handle), context=context.copy(), name=handle.home.name)
+        task = self._spawn(self._attempt(handle), context.copy(), handle.home.name)
         if handle.state is not _RUNNING:  # it ended within its eager first step
             return
         handle._task = task
-        if not self._eager:
-            task.add_done_callback(handle._task_done)
-        elif handle._stop is not None:  # it asked for its own end within its eager first step
+        if not _EAGER or self._has_factory:
+            self._begun.append(handle)
+        if handle._stop is not None:  # it asked for its own end within its eager first step
             task.cancel()
+
+    def _spawn(self, attempt: Coroutine[Any, Any, None], context: contextvars.Context, name: str) -> asyncio.Task[None]:
+        # The name is free of cost: without one Python 3.11 formats "Task-n" for every task.
+        if self._has_factory:
+            return self._loop.create_task(attempt, context=context, name=name)
+        if _EAGER:
+            return asyncio.Task(attempt, loop=self._loop, context=context, name=name, eager_start=True)  # type: ignore[call-arg]
+        return asyncio.Task(attempt, loop=self._loop, context=context, name=name)
+
+    def check_begun(self) -> None:
+        """Has the attempts that were just started looked at once each has taken its first step.
+
+        A task that is cancelled before that never runs any of our code. One callback a round finds those; it comes
+        after the first steps, as the loop keeps the order. A done callback for each task would cost far more.
+        """
+        if self._begun:
+            self._loop.call_soon(self._find_vanished, context=self._context)
+
+    def _find_vanished(self) -> None:
+        begun, self._begun = self._begun, []
+        for handle in begun:
+            if handle._task is not None and handle._task.done():
+                self._ended(handle, None, asyncio.CancelledError())
 
     async def _attempt(self, handle: CommandHandle[Any]) -> None:
         current_handle.set(handle)
@@ -103,13 +121,9 @@ class Attempts:
         if handle.timer is not None:
             owner.timers.cancel(handle.timer)
             handle.timer = None
-        owner.finish(handle, _SUCCEEDED, value, self._now())
+        owner.succeed(handle, value, self._now())
         if not owner.woken:
             owner.wake()
-
-    def vanished(self, handle: CommandHandle[Any]) -> None:
-        """Ends an attempt whose task was cancelled before its first step."""
-        self._ended(handle, None, asyncio.CancelledError())
 
     def _ended(self, handle: CommandHandle[Any], value: Any, error: BaseException | None) -> None:
         """Decides what an attempt that raised or was told to stop has come to. Our own flag decides, not the type."""
@@ -125,27 +139,27 @@ class Attempts:
         if stop == TIMED_OUT:
             self._failed(handle, State.TIMED_OUT, timeout_error(handle, error), now)
         elif stop == EXPIRED:
-            self._owner.finish_unsuccessfully(handle, State.EXPIRED, expiry_error(handle, error), now)
+            self._owner.fail(handle, State.EXPIRED, expiry_error(handle, error), now)
         elif error is None:
-            self._owner.finish(handle, _SUCCEEDED, value, now)
+            self._owner.succeed(handle, value, now)
         elif isinstance(error, asyncio.CancelledError):
-            self._owner.finish_unsuccessfully(handle, State.CANCELLED, cancel_error(handle, error), now)
+            self._owner.fail(handle, State.CANCELLED, cancel_error(handle, error), now)
         elif stop == CANCELLED:
-            self._owner.finish_unsuccessfully(handle, State.FAILED, error, now)
+            self._owner.fail(handle, State.FAILED, error, now)
         else:
             self._failed(handle, State.FAILED, error, now)
 
     def _failed(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         policy: RetryPolicy = handle._options.retry or handle.home.config.retry
         if runs_once(handle._work) or not may_retry(policy, handle.attempt, error):
-            self._owner.finish_unsuccessfully(handle, state, error, now)
+            self._owner.fail(handle, state, error, now)
             return
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
-        self._owner.on_back_off(handle.home)
         handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"
             kind, text = type(error).__name__, error_text(error)
             self._owner.emit(events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error)
+        self._owner.on_back_off(handle.home)

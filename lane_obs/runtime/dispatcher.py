@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 # other callbacks of the loop get their turn after this many starts.
 _STARTS_PER_WAKE = 256
 
-_SUCCEEDED = State.SUCCEEDED
-
 
 class Dispatcher:
     """Runs the commands of one engine on one event loop.
@@ -82,6 +80,7 @@ class Dispatcher:
         self.woken = False
         """Whether a look for work is due in this turn of the loop, or under way."""
         self._open = False
+        self._closed = False
         self._idle: list[asyncio.Future[None]] = []
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
@@ -107,6 +106,7 @@ class Dispatcher:
     def close(self) -> None:
         """Starts nothing any more and gives up its timer."""
         self._open = False
+        self._closed = True
         if self._armed is not None:
             self._armed.cancel()
             self._armed = None
@@ -125,7 +125,7 @@ class Dispatcher:
 
     def _run(self) -> None:
         self.woken = False
-        if self._open:
+        if not self._closed:
             self._dispatch()
         self.on_wake()
         self.arm()
@@ -134,12 +134,15 @@ class Dispatcher:
         now = self._now()
         for kind, handle in self.timers.pop_due(now):
             self.stops.on_timer(kind, handle, now)
+        if not self._open:
+            return
         self.woken = True  # what ends within its eager first step frees its slot for this very round
         start_next, start, left = self.engine.start_next, self.attempts.start, _STARTS_PER_WAKE
         while left and (record := start_next(now)) is not None:
             start(record, now)  # type: ignore[arg-type]  # every record it has is a handle
             left -= 1
         self.woken = False
+        self.attempts.check_begun()
         if not left:
             self.wake()
 
@@ -152,7 +155,7 @@ class Dispatcher:
             self._armed.cancel()
             self._armed = None
             self._armed_at = math.inf
-        if when == math.inf or not self._open:
+        if when == math.inf or self._closed:
             return
         self._armed_at = when
         # A new context, as in `wake`; not the kept one, which may be the one that runs now.
@@ -161,7 +164,9 @@ class Dispatcher:
     def _on_clock(self) -> None:
         self._armed = None
         self._armed_at = math.inf
-        self._run()
+        # Not at once: a submit or an end due at the same instant is taken in before anything starts.
+        assert self.loop is not None
+        self.loop.call_soon(self.wake, context=self._context)
 
     # --- in -----------------------------------------------------------------------------------------------------
 
@@ -191,9 +196,15 @@ class Dispatcher:
 
     # --- out ----------------------------------------------------------------------------------------------------
 
-    def finish(self, handle: CommandHandle[Any], state: State, value: Any, now: float) -> None:
-        """Ends a command with its value; without success `value` is its error and traceback."""
-        self.engine.finish(handle, state, now)
+    def succeed(self, handle: CommandHandle[Any], value: Any, now: float) -> None:
+        """Ends a running command with its value."""
+        self.engine.succeed(handle, now)
+        self._let_go(handle, value)
+        if self.bus.active:
+            self.emit(events.CommandCompleted, handle, now, *_times(handle))
+
+    def _let_go(self, handle: CommandHandle[Any], value: Any) -> None:
+        """Keeps the value of a command that has ended, tells those who wait for it, and forgets the rest."""
         handle._value = value
         handle._call = handle._context = None
         handle._args = ()
@@ -201,13 +212,11 @@ class Dispatcher:
             del self._by_seq[handle.seq]
         else:
             self.directory.remove(handle)
-        if handle.deadline_timer is not None:
-            self.timers.cancel(handle.deadline_timer)
-            handle.deadline_timer = None
+            if handle.deadline_timer is not None:
+                self.timers.cancel(handle.deadline_timer)
+                handle.deadline_timer = None
         if handle._waiters is not None:
             self._resolve(handle)
-        if state is _SUCCEEDED and self.bus.active:
-            self.emit(events.CommandCompleted, handle, now, *_times(handle))
         if not self.engine.live and self._idle:
             self._tell_idle()
 
@@ -218,20 +227,17 @@ class Dispatcher:
             if not future.done():
                 future.set_result(None)
 
-    def finish_unsuccessfully(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
+    def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
         rerun = (handle._call, handle._args)
-        self.finish(handle, state, (error, error.__traceback__), now)
+        self.engine.finish(handle, state, now)
+        self._let_go(handle, (error, error.__traceback__))
         if self.bus.active:
             named = (type(error).__name__, error_text(error), error)
             self.emit(_ENDINGS[state], handle, now, *_times(handle), *named)
         discard(handle._work)
         if state is not State.CANCELLED:
             self._on_unsuccessful(handle, error, rerun)
-
-    def drop(self, handle: CommandHandle[Any], error: BaseException) -> None:
-        """Ends a ready command that gives way in a full lane."""
-        self.finish_unsuccessfully(handle, State.FAILED, error, self.clock.now())
 
     # --- questions ----------------------------------------------------------------------------------------------
 
@@ -260,15 +266,6 @@ class Dispatcher:
         for future in waiting:
             if not future.done():
                 future.set_result(None)
-
-    def wait_so_far(self, handle: CommandHandle[Any]) -> WaitByCause:
-        """All the waiting of a command until now, by cause."""
-        return self.engine.wait_so_far(handle, self.clock.now())
-
-    def deadline_left(self, handle: CommandHandle[Any]) -> float | None:
-        """Seconds until the command's deadline; `None` without one."""
-        deadline = handle._options.deadline
-        return None if deadline is None else handle.submitted_at + deadline - self.clock.now()
 
     # --- telling ------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Bound once: both run for every command that is awaited.
+_SUCCEEDED = State.SUCCEEDED
+_running_loop = asyncio._get_running_loop
+
 
 class CommandHandle(Record, Generic[T], eq=False):
     """One submitted command: await it for its result.
@@ -98,7 +102,7 @@ class CommandHandle(Record, Generic[T], eq=False):
     @property
     def wait_by_cause(self) -> WaitByCause:
         """Seconds waited so far, by cause."""
-        return self._owner.wait_so_far(self)
+        return self._owner.engine.wait_so_far(self, self._owner.clock.now())
 
     @property
     def wait_seconds(self) -> float:
@@ -139,8 +143,8 @@ class CommandHandle(Record, Generic[T], eq=False):
         return value
 
     def __await__(self) -> Generator[Any, None, T]:
-        loop = asyncio.get_running_loop()
-        if loop is not self._owner.loop:
+        loop = _running_loop()
+        if loop is None or loop is not self._owner.loop:
             raise WrongLoop(f"command {self.id} belongs to another event loop")
         if self.state not in FINAL:
             future: asyncio.Future[None] = loop.create_future()
@@ -153,15 +157,10 @@ class CommandHandle(Record, Generic[T], eq=False):
             finally:
                 if not future.done() or future.cancelled():
                     self._forget_waiter(future)
-        if self.state is State.SUCCEEDED:
+        if self.state is _SUCCEEDED:
             value: T = self._value
             return value
         return self.result()
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        """Notices a task that was cancelled before its first step, in which case no code of ours ever ran."""
-        if self._task is task:
-            self._owner.attempts.vanished(self)
 
     def _forget_waiter(self, future: asyncio.Future[None]) -> None:
         if self._waiters is not None and future in self._waiters:
@@ -206,7 +205,9 @@ class CommandContext:
     @property
     def deadline_left(self) -> float | None:
         """Seconds until the deadline, negative once it has passed; `None` without one."""
-        return self._handle._owner.deadline_left(self._handle)
+        handle = self._handle
+        deadline = handle._options.deadline
+        return None if deadline is None else handle.submitted_at + deadline - handle._owner.clock.now()
 
     @property
     def cancel_requested(self) -> bool:

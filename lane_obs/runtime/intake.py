@@ -11,6 +11,7 @@ import msgspec
 from lane_obs import events
 from lane_obs.command import type_name
 from lane_obs.config import Overflow
+from lane_obs.core.state import State
 from lane_obs.errors import (
     DuplicateId,
     InvalidCommand,
@@ -19,7 +20,7 @@ from lane_obs.errors import (
     UnknownLane,
     WrongLoop,
 )
-from lane_obs.runtime.handle import CommandHandle
+from lane_obs.runtime.handle import CommandHandle, current_handle
 from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import drop_error
 from lane_obs.runtime.room import Room
@@ -59,7 +60,7 @@ class Intake:
         self._now = clock.now
         self._bus = bus
         self._seq = 0
-        self._pressed: set[str] = set()
+        self._pressed: dict[str, None] = {}  # in order, so that runs repeat exactly
         self.threads = ThreadCalls()
         self.room = Room()
         self.refusing = False
@@ -83,7 +84,8 @@ class Intake:
 
     def submit(self, lane: str, work: Any, args: tuple[Any, ...], options: Options) -> CommandHandle[Any] | Draft:
         """Enqueues a command; gives back its draft when the lane is full and lets submitters wait."""
-        if self._dispatcher.loop is not _running_loop():
+        loop = _running_loop()
+        if loop is None or loop is not self._dispatcher.loop:
             self.bind()
         if options is NO_OPTIONS and is_plain_async(work) and not self.refusing:
             # The short way, for by far the most frequent kind; `prepare` and `place` come to the same.
@@ -108,6 +110,7 @@ class Intake:
         home = self.find_lane(lane, work)
         named, call, args = resolve(work, args, self.threads)
         if runs_once(named) and (options.retry or home.config.retry).max_retries:
+            discard(named)
             raise InvalidCommand(
                 "a coroutine object can run only once and this command may be retried; give the function instead"
             )
@@ -132,14 +135,19 @@ class Intake:
 
         Raises:
             ShutdownInProgress: the queue began to shut down meanwhile.
+            CancelledError: whoever waits was cancelled; nothing is enqueued.
             DuplicateId: another live command has got its id meanwhile.
         """
         try:
             await self.room.wait(draft.home)
-        except BaseException:
+        except ShutdownInProgress:
+            self._reject(draft.home.name, draft.work, "shutting_down")
+            raise
+        except asyncio.CancelledError:
             discard(draft.work)
             raise
         self.room.release(draft.home)
+        self._check_open(draft.home.name, draft.work)
         try:
             return self._find_same(draft) or self._enqueue_draft(draft)
         finally:
@@ -155,6 +163,10 @@ class Intake:
         if not requeued:
             seq = self._seq = self._seq + 1
         now = self._now()
+        context = contextvars.copy_context()
+        if current_handle.get() is not None:
+            # Submitted inside a command: it must not keep that one, and its result, alive while it waits.
+            context.run(current_handle.set, None)
         handle: CommandHandle[Any] = CommandHandle(
             seq,
             home,
@@ -164,7 +176,7 @@ class Intake:
             _args=args,
             _work=work,
             _options=options,
-            _context=contextvars.copy_context(),
+            _context=context,
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
@@ -217,11 +229,13 @@ class Intake:
                 return True
         if home.config.overflow is Overflow.WAIT:
             return False
-        oldest = self._engine.oldest(home) if home.config.overflow is Overflow.DROP_OLDEST else None
-        if oldest is None:
-            raise self.full(draft)
-        assert isinstance(oldest, CommandHandle)
-        self._dispatcher.drop(oldest, drop_error(oldest))
+        drops = home.config.overflow is Overflow.DROP_OLDEST
+        while self.room.is_full(home):  # more than once where retries came back above the bound
+            oldest = self._engine.oldest(home) if drops else None
+            if oldest is None:
+                raise self.full(draft)
+            assert isinstance(oldest, CommandHandle)
+            self._dispatcher.fail(oldest, State.FAILED, drop_error(oldest), self._now())
         return True
 
     def full(self, draft: Draft) -> LaneFullError:
@@ -259,11 +273,11 @@ class Intake:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
         for name in [name for name in self._pressed if not self._engine.lanes[name].pending]:
-            self._pressed.discard(name)
+            del self._pressed[name]
             self._bus.emit(events.LaneIdle, name, 0)
 
     def _watch_pressure(self, home: Lane) -> None:
         threshold = home.config.pressure_threshold
         if threshold is not None and home.name not in self._pressed and home.pending >= threshold:
-            self._pressed.add(home.name)
+            self._pressed[home.name] = None
             self._bus.emit(events.LanePressure, home.name, home.pending, threshold)

@@ -126,7 +126,10 @@ class QueueManager(CommandQueue):
             raise NotStarted("drain() waits for running work: start() the queue first")
         self._intake.bind()
         began, before = self._clock.now(), self._ended_counts()
+        ends = None if limit is None else began + limit
         drained = await self._wait_idle(limit)
+        while not drained and (ends is None or self._clock.now() < ends):  # more came in the very turn of its end
+            drained = await self._wait_idle(None if ends is None else ends - self._clock.now())
         after = self._ended_counts()
         ended = {state: after[state] - before[state] for state in after}
         report = DrainReport(self._clock.now() - began, ended, self._left())
@@ -140,13 +143,13 @@ class QueueManager(CommandQueue):
     async def _wait_idle(self, limit: float | None) -> bool:
         """Tells whether no command lives, after at most `limit` seconds."""
         waiting = asyncio.ensure_future(self._dispatcher.idle())
-        timer = None
-        if limit is not None:
-            timer = self._clock.call_at(self._clock.now() + limit, waiting.cancel)
+        over = asyncio.get_running_loop().create_future()
+        timer = None if limit is None else self._clock.call_at(self._clock.now() + limit, over.cancel)
         try:
-            await asyncio.wait([waiting])
+            await asyncio.wait([waiting, over], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+            over.cancel()
             if timer is not None:
                 timer.cancel()
         return not self._engine.live

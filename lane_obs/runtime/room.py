@@ -28,7 +28,13 @@ class Room:
         bound = lane.config.max_pending
         if bound is None:
             return False
-        return bool(self._lines.get(lane.name)) or lane.pending + self._granted.get(lane.name, 0) >= bound
+        # A place that is granted and not yet used is ahead of any newcomer, whatever is free behind it.
+        return bool(self._lines.get(lane.name) or self._granted.get(lane.name)) or lane.pending >= bound
+
+    def is_full(self, lane: Lane) -> bool:
+        """Whether the lane holds, or has promised, as many places as it has."""
+        bound = lane.config.max_pending
+        return bound is not None and lane.pending + self._granted.get(lane.name, 0) >= bound
 
     def waiting(self, lane: Lane) -> int:
         """How many callers wait for this lane."""
@@ -60,8 +66,7 @@ class Room:
     def grant(self, lane: Lane) -> None:
         """Gives the lane's free places to those in line."""
         line = self._lines.get(lane.name)
-        bound = lane.config.max_pending
-        while line and (bound is None or lane.pending + self._granted.get(lane.name, 0) < bound):
+        while line and not self.is_full(lane):
             future = line.popleft()
             if not future.done():
                 self._granted[lane.name] = self._granted.get(lane.name, 0) + 1

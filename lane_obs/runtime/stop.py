@@ -72,7 +72,7 @@ class Stops:
 
     def _end_waiting(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         self._forget_timer(handle)
-        self._owner.finish_unsuccessfully(handle, state, error, now)
+        self._owner.fail(handle, state, error, now)
         self._owner.wake()  # room in a bounded lane, or the last work of a drain
 
     def _stop_attempt(self, handle: CommandHandle[Any], reason: str, now: float) -> None:
@@ -103,7 +103,7 @@ class Stops:
             self._stuck.pop(handle.seq, None)
             handle._task = None
             error = cancel_error(handle, None)
-            self._owner.finish_unsuccessfully(handle, State.CANCELLED, error, self._owner.clock.now())
+            self._owner.fail(handle, State.CANCELLED, error, self._owner.clock.now())
 
     def count_stuck(self, lane: str) -> int:
         """How many running commands of a lane do not listen."""

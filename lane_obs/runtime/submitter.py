@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 from lane_obs.errors import ConfigError, InvalidCommand
 from lane_obs.runtime.intake import Draft, Intake
 from lane_obs.runtime.options import NO_OPTIONS, SubmitOptions, make_options
+from lane_obs.runtime.work import discard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
@@ -113,7 +114,8 @@ class Submitter:
         Raises:
             ConfigError: an option that is not allowed, or `id` or `key`.
             InvalidCommand: an item cannot be run.
-            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued.
+            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued. When the lane
+                rejects or the queue shuts down half-way, those before are enqueued and run.
         """
         checked = make_options(options)
         if checked.id is not None or checked.key is not None:
@@ -123,5 +125,13 @@ class Submitter:
         pairs = [item if isinstance(item, tuple) else (item,) for item in items]
         if () in pairs:
             raise InvalidCommand(f"item {pairs.index(())} is an empty tuple; give the work and its arguments")
-        drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
-        return [intake.place(draft) or await intake.place_waiting(draft) for draft in drafts]
+        handles: list[CommandHandle[Any]] = []
+        try:
+            drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
+            for draft in drafts:
+                handles.append(intake.place(draft) or await intake.place_waiting(draft))
+        except BaseException:
+            for work, *_ in pairs[len(handles) :]:
+                discard(work)
+            raise
+        return handles

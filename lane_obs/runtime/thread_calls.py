@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 from typing import TYPE_CHECKING, Any
@@ -34,16 +35,13 @@ class ThreadCalls:
         ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
         context = contextvars.copy_context()
 
-        def run() -> None:
+        def run() -> Callable[[], None]:
             outcome: tuple[Any, BaseException | None]
             try:
                 outcome = context.run(work, *args), None
             except BaseException as error:  # it is passed on to whoever awaits the command
                 outcome = None, error
-            try:
-                loop.call_soon_threadsafe(_deliver, ended, outcome)
-            except RuntimeError:
-                return  # the loop is closed: nobody waits any more
+            return lambda: _tell(loop, ended, outcome)
 
         if self._threads is None:
             self._threads = Threads()
@@ -86,6 +84,11 @@ class ThreadCalls:
         """Ends the idle threads."""
         if self._threads is not None:
             self._threads.close()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, ended: asyncio.Future[Any], outcome: tuple[Any, Any]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(_deliver, ended, outcome)
 
 
 def _deliver(ended: asyncio.Future[Any], outcome: tuple[Any, BaseException | None]) -> None:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+Call: TypeAlias = "Callable[[], Callable[[], None]]"
+"""Does the work and returns what tells of its end. Neither may raise."""
 
 
 class Threads:
     """Daemon threads, one for each call under way; idle ones are kept for the next call."""
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._all: set[threading.Thread] = set()
+        self._busy: set[threading.Thread] = set()
         self._idle = 0
 
-    def run(self, call: Callable[[], None]) -> None:
-        """Runs `call` in a thread at once. It must not raise."""
+    def run(self, call: Call) -> None:
+        """Runs `call` in a thread at once, then what it returns."""
         with self._lock:
             if self._idle:
                 self._idle -= 1
@@ -36,19 +40,24 @@ class Threads:
         self._calls.put(call)
 
     def _work(self) -> None:
+        me = threading.current_thread()
         while (call := self._calls.get()) is not None:
-            call()
             with self._lock:
+                self._busy.add(me)
+            tell = call()
+            with self._lock:  # before anyone is told: who then starts a call finds this thread idle
+                self._busy.discard(me)
                 self._idle += 1
+            tell()
         with self._lock:
-            self._all.discard(threading.current_thread())
+            self._all.discard(me)
 
     def close(self) -> None:
         """Ends the idle threads and waits for them; those still busy end after their call."""
         with self._lock:
-            threads, idle = list(self._all), self._idle
+            threads, busy = list(self._all), set(self._busy)
         for _ in threads:
             self._calls.put(None)
-        if idle == len(threads):
-            for thread in threads:
+        for thread in threads:
+            if thread not in busy:
                 thread.join()

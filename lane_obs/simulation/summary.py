@@ -97,7 +97,7 @@ def summarize(result: ReplayResult, trace: Trace, config: QueueConfig) -> Summar
     if config.max_concurrency is not None:
         whole = min(whole, config.max_concurrency)
     return Summary(
-        trace=trace.path,
+        trace=trace.path.encode("utf-8", "backslashreplace").decode(),  # a file's name may be any bytes
         elapsed_seconds=elapsed,
         not_submitted=result.not_submitted,
         skipped_rows=tuple(SkippedRow(row.line, row.column, row.value, row.allowed) for row in trace.skipped),

@@ -193,7 +193,7 @@ class _Interrupt:
             self._job.stop()
             total = self._job.recorder.total
             left = total.running + total.waiting
-            screen.say(f"stopping once the {left} commands sent so far have ended; interrupt again to cancel them")
+            screen.say(f"stopping once all that was sent has ended (left: {left}); interrupt again to cancel them")
         else:
             self._job.cancel()
 

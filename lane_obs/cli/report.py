@@ -23,7 +23,9 @@ _RANKS = ("p50", "p95", "p99", "max")
 
 def print_summary(console: Console, summary: Summary, real_seconds: float) -> None:
     """Prints the summary of a replay that took this long."""
-    text = f"{summary.trace}: {summary.total.count} commands, {summary.elapsed_seconds:.3f} s of the trace's time"
+    count = summary.total.count
+    commands = f"{count} command{'' if count == 1 else 's'}"
+    text = f"{summary.trace}: {commands}, {summary.elapsed_seconds:.3f} s of the trace's time"
     console.print(f"{text}, replayed in {real_seconds:.1f} s", markup=False, soft_wrap=True)
     if summary.not_submitted:
         console.print(f"stopped early; commands not submitted: {summary.not_submitted}", markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterator
 
     from lane_obs.config import RetryPolicy
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -47,6 +48,7 @@ class Attempts:
         self._rng = rng
         self._loop: asyncio.AbstractEventLoop
         self._has_factory = False
+        self._eager = _EAGER
         self._begun: list[CommandHandle[Any]] = []
         self._context = contextvars.Context()
 
@@ -54,6 +56,16 @@ class Attempts:
         """Chooses how tasks are made on this loop: as its user says, else as fast as may be."""
         self._loop = loop
         self._has_factory = loop.get_task_factory() is not None
+        self._eager = _EAGER and not self._has_factory
+
+    @contextlib.contextmanager
+    def patient(self) -> Iterator[None]:
+        """Lets no attempt take its first step within `start`, whatever the Python version."""
+        before, self._eager = self._eager, False
+        try:
+            yield
+        finally:
+            self._eager = before
 
     def start(self, handle: CommandHandle[Any], now: float) -> None:
         """Starts an attempt of a command that the engine has just started."""
@@ -70,7 +82,7 @@ class Attempts:
         if handle.state is not _RUNNING:  # it ended within its eager first step
             return
         handle._task = task
-        if not _EAGER or self._has_factory:
+        if not self._eager:
             self._begun.append(handle)
         if handle._stop is not None:  # it asked for its own end within its eager first step
             task.cancel()
@@ -79,7 +91,7 @@ class Attempts:
         # The name is free of cost: without one Python 3.11 formats "Task-n" for every task.
         if self._has_factory:
             return self._loop.create_task(attempt, context=context, name=name)
-        if _EAGER:
+        if self._eager:
             return asyncio.Task(attempt, loop=self._loop, context=context, name=name, eager_start=True)  # type: ignore[call-arg]
         return asyncio.Task(attempt, loop=self._loop, context=context, name=name)
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 # other callbacks of the loop get their turn after this many starts.
 _STARTS_PER_WAKE = 256
 
+# Due times are sums of floats: those that differ by less than a nanosecond are one instant.
+_TICK = 0.5e-9
+
 
 class Dispatcher:
     """Runs the commands of one engine on one event loop.
@@ -81,6 +84,7 @@ class Dispatcher:
         """Whether a look for work is due in this turn of the loop, or under way."""
         self._open = False
         self._closed = False
+        self._dispatching = False
         self._idle: list[asyncio.Future[None]] = []
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
@@ -119,9 +123,10 @@ class Dispatcher:
             self.loop.call_soon(self._run, context=self._context)
 
     def run_now(self) -> None:
-        """Fills the free slots at once, without waiting for the next turn of the loop."""
-        if self._open:
-            self._run()
+        """Fills the free slots at once; no command takes its first step before the next turn of the loop."""
+        if self._open and not self._dispatching:
+            with self.attempts.patient():
+                self._run()
 
     def _run(self) -> None:
         self.woken = False
@@ -132,16 +137,18 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         now = self._now()
-        for kind, handle in self.timers.pop_due(now):
+        for kind, handle in self.timers.pop_due(now + _TICK):
             self.stops.on_timer(kind, handle, now)
         if not self._open:
             return
-        self.woken = True  # what ends within its eager first step frees its slot for this very round
+        self.woken = self._dispatching = (
+            True  # what ends within its eager first step frees its slot for this very round
+        )
         start_next, start, left = self.engine.start_next, self.attempts.start, _STARTS_PER_WAKE
         while left and (record := start_next(now)) is not None:
             start(record, now)  # type: ignore[arg-type]  # every record it has is a handle
             left -= 1
-        self.woken = False
+        self.woken = self._dispatching = False
         self.attempts.check_begun()
         if not left:
             self.wake()

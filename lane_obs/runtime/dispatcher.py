@@ -82,9 +82,9 @@ class Dispatcher:
         self._context = contextvars.Context()
         self.woken = False
         """Whether a look for work is due in this turn of the loop, or under way."""
-        self._open = False
+        self.is_open = False
+        """Whether commands are started."""
         self._closed = False
-        self._dispatching = False
         self._idle: list[asyncio.Future[None]] = []
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
@@ -97,19 +97,14 @@ class Dispatcher:
         self.bus.bind(loop)
         self.attempts.bind(loop)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether commands are started."""
-        return self._open
-
     def open(self) -> None:
         """Starts to start commands."""
-        self._open = True
+        self.is_open = True
         self.wake()
 
     def close(self) -> None:
         """Starts nothing any more and gives up its timer."""
-        self._open = False
+        self.is_open = False
         self._closed = True
         if self._armed is not None:
             self._armed.cancel()
@@ -124,7 +119,7 @@ class Dispatcher:
 
     def run_now(self) -> None:
         """Fills the free slots at once; no command takes its first step before the next turn of the loop."""
-        if self._open and not self._dispatching:
+        if self.is_open:
             with self.attempts.patient():
                 self._run()
 
@@ -139,7 +134,7 @@ class Dispatcher:
         now = self._now()
         for kind, handle in self.timers.pop_due(now + _TICK):
             self.stops.on_timer(kind, handle, now)
-        if not self._open:
+        if not self.is_open:
             return
         self.woken = self._dispatching = (
             True  # what ends within its eager first step frees its slot for this very round
@@ -148,7 +143,7 @@ class Dispatcher:
         while left and (record := start_next(now)) is not None:
             start(record, now)  # type: ignore[arg-type]  # every record it has is a handle
             left -= 1
-        self.woken = self._dispatching = False
+        self.woken = False
         self.attempts.check_begun()
         if not left:
             self.wake()

@@ -136,9 +136,7 @@ class Dispatcher:
             self.stops.on_timer(kind, handle, now)
         if not self.is_open:
             return
-        self.woken = self._dispatching = (
-            True  # what ends within its eager first step frees its slot for this very round
-        )
+        self.woken = True  # what ends within its eager first step frees its slot for this very round
         start_next, start, left = self.engine.start_next, self.attempts.start, _STARTS_PER_WAKE
         while left and (record := start_next(now)) is not None:
             start(record, now)  # type: ignore[arg-type]  # every record it has is a handle

@@ -55,12 +55,14 @@ class CommandEnded(CommandEvent, frozen=True):
         run_seconds: all its attempts.
         end_to_end_seconds: from submit to end.
         wait_by_cause: the waiting, split.
+        attempt_seconds: run time of the attempt that ended with it; `None` when it ended while it waited.
     """
 
     wait_seconds: float = 0.0
     run_seconds: float = 0.0
     end_to_end_seconds: float = 0.0
     wait_by_cause: WaitByCause = NO_WAIT
+    attempt_seconds: float | None = None
 
 
 class CommandCompleted(CommandEnded, frozen=True, gc=False):
@@ -113,6 +115,7 @@ class CommandRetry(CommandEvent, frozen=True):
     Attributes:
         reason: `error` or `timeout`.
         run_seconds: run time of the failed attempt.
+        wait_seconds: all waiting so far.
     """
 
     key: ClassVar[str] = "queue.command.retry"
@@ -122,15 +125,24 @@ class CommandRetry(CommandEvent, frozen=True):
     error_type: str = ""
     error: str = ""
     exception: BaseException | None = None
+    wait_seconds: float = 0.0
 
 
 class CommandDeadLettered(CommandEvent, frozen=True):
-    """The command, ended without success, is now a dead letter."""
+    """The command, ended without success, is now a dead letter.
+
+    Attributes:
+        reason: the state it ended in.
+        wait_seconds: all its waiting.
+        run_seconds: all its attempts.
+    """
 
     key: ClassVar[str] = "queue.command.dead_lettered"
     reason: str = ""
     error_type: str = ""
     error: str = ""
+    wait_seconds: float = 0.0
+    run_seconds: float = 0.0
 
 
 class CommandCancelRequested(CommandEvent, frozen=True):

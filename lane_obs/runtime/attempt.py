@@ -173,5 +173,7 @@ class Attempts:
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"
             kind, text = type(error).__name__, error_text(error)
-            self._owner.emit(events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error)
+            self._owner.emit(
+                events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error, handle.wait.total
+            )
         self._owner.on_back_off(handle.home)

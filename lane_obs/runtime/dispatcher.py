@@ -201,7 +201,7 @@ class Dispatcher:
         self.engine.succeed(handle, now)
         self._let_go(handle, value)
         if self.bus.active:
-            self.emit(events.CommandCompleted, handle, now, *_times(handle))
+            self.emit(events.CommandCompleted, handle, now, *_times(handle, ran=True))
 
     def _let_go(self, handle: CommandHandle[Any], value: Any) -> None:
         """Keeps the value of a command that has ended, tells those who wait for it, and forgets the rest."""
@@ -229,12 +229,12 @@ class Dispatcher:
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
-        rerun = (handle._call, handle._args)
+        rerun, ran = (handle._call, handle._args), handle.state is State.RUNNING
         self.engine.finish(handle, state, now)
         self._let_go(handle, (error, error.__traceback__))
         if self.bus.active:
             named = (type(error).__name__, error_text(error), error)
-            self.emit(_ENDINGS[state], handle, now, *_times(handle), *named)
+            self.emit(_ENDINGS[state], handle, now, *_times(handle, ran=ran), *named)
         discard(handle._work)
         if state is not State.CANCELLED:
             self._on_unsuccessful(handle, error, rerun)
@@ -291,6 +291,6 @@ def _nothing(*_: object) -> None:
     """Stands where nobody wants to be told."""
 
 
-def _times(handle: CommandHandle[Any]) -> tuple[float, float, float, WaitByCause]:
-    wait = handle.wait
-    return wait.total, handle.ran, handle.finished_at - handle.submitted_at, wait
+def _times(handle: CommandHandle[Any], *, ran: bool) -> tuple[float, float, float, WaitByCause, float | None]:
+    wait, ended = handle.wait, handle.finished_at
+    return wait.total, handle.ran, ended - handle.submitted_at, wait, ended - handle.started_at if ran else None

@@ -109,9 +109,8 @@ class CommandQueue(Submitter):
         kind, text = type(error).__name__, error_text(error)
         failed_at = datetime.fromtimestamp(self._clock.wall(), UTC)
         name, reason = handle.command_type, handle.state
-        self._bus.emit(
-            events.CommandDeadLettered, handle.id, handle.lane, name, handle.attempt, str(reason), kind, text
-        )
+        facts = (str(reason), kind, text, handle.wait.total, handle.ran)
+        self._dispatcher.emit(events.CommandDeadLettered, handle, handle.finished_at, *facts)
         self.dead_letters.push(
             DeadLetter(handle.id, handle.lane, name, reason, kind, text, handle.attempt, failed_at, error, again)
         )

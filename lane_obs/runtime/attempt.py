@@ -78,7 +78,13 @@ class Attempts:
             self._owner.emit(events.CommandStarted, handle, now, wait.total, wait)
         context = handle._context
         assert context is not None
-        task = self._spawn(self._attempt(handle), context.copy(), handle.home.name)
+        attempt = self._attempt(handle)
+        try:
+            task = self._spawn(attempt, context.copy(), handle.home.name)
+        except Exception as error:  # the user's own task factory
+            attempt.close()
+            self._ended(handle, None, error)
+            return
         if handle.state is not _RUNNING:  # it ended within its eager first step
             return
         handle._task = task

@@ -268,9 +268,15 @@ class QueueManager(CommandQueue):
             bridge = loop.create_task(submit_and_wait())
             self._bridges.add(bridge)
             bridge.add_done_callback(self._bridges.discard)
+            future.add_done_callback(lambda _: _stop(bridge, loop) if future.cancelled() else None)
 
         loop.call_soon_threadsafe(place, context=contextvars.copy_context())
         return future
+
+
+def _stop(bridge: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and the bridge with it
+        loop.call_soon_threadsafe(bridge.cancel)
 
 
 def _give(future: concurrent.futures.Future[Any], value: Any, error: BaseException | None) -> None:

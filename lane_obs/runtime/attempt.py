@@ -108,10 +108,11 @@ class Attempts:
         after the first steps, as the loop keeps the order. A done callback for each task would cost far more.
         """
         if self._begun:
-            self._loop.call_soon(self._find_vanished, context=self._context)
+            # Each round's own: a later round of the same turn has first steps that come after this callback.
+            begun, self._begun = self._begun, []
+            self._loop.call_soon(self._find_vanished, begun, context=self._context)
 
-    def _find_vanished(self) -> None:
-        begun, self._begun = self._begun, []
+    def _find_vanished(self, begun: list[CommandHandle[Any]]) -> None:
         for handle in begun:
             if handle._task is not None and handle._task.done():
                 self._ended(handle, None, asyncio.CancelledError())

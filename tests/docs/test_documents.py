@@ -140,6 +140,6 @@ def test_the_readmes_first_command_runs_the_main_job() -> None:
     assert install == "python3 -m venv .venv && .venv/bin/pip install --quiet ."
     done = code_blocks.run_bash(f"command lane-obs {job}")
     # The trace has commands that fail for good, which is exit code 1 and nothing worse.
-    assert done.returncode in {0, 1}, done.stderr
+    assert done.returncode == 0, done.stderr
     for lane in ("system", "control", "query", "session", "skill", "prompt"):
         assert lane in done.stdout

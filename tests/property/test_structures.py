@@ -141,6 +141,7 @@ def test_ready_commands_come_out_as_from_a_sorted_list(seed: int, steps: int, en
 @pytest.mark.parametrize("delayed", [False, True])
 @pytest.mark.parametrize("order", ["oldest first", "newest first", "at random"])
 def test_commands_that_end_in_a_paused_lane_leave_nothing_behind(delayed: bool, order: str) -> None:
+    before = alive(Record)
     engine = Engine({"a": LaneConfig(0, 1)}, None, 0.0)
     lane = engine.lane("a")
     engine.set_paused(lane, 0.0, paused=True)
@@ -160,10 +161,11 @@ def test_commands_that_end_in_a_paused_lane_leave_nothing_behind(delayed: bool, 
     assert inside(lane.ready) < FEW
     records.clear()
     del record
-    assert alive(Record) < FEW
+    assert alive(Record) - before < FEW
 
 
 def test_commands_that_ran_leave_nothing_behind() -> None:
+    before = alive(Record)
     engine = Engine({"a": LaneConfig(0, 4)}, None, 0.0)
     lane = engine.lane("a")
     for number in range(MANY):
@@ -183,13 +185,14 @@ def test_commands_that_ran_leave_nothing_behind() -> None:
     assert lane.counts[State.SUCCEEDED] == MANY
     assert inside(lane.ready) < FEW
     del record
-    assert alive(Record) < FEW
+    assert alive(Record) - before < FEW
 
 
 async def test_ten_thousand_commands_cancelled_in_a_paused_lane_leave_nothing_behind(clock: VirtualClock) -> None:
     async def work() -> None:
         raise AssertionError("it never runs")
 
+    before = alive(CommandHandle)
     async with QueueManager({"a": LaneConfig(0, 1)}, clock=clock) as manager:
         manager.pause("a")
         dispatcher = manager._dispatcher
@@ -207,7 +210,7 @@ async def test_ten_thousand_commands_cancelled_in_a_paused_lane_leave_nothing_be
         assert inside(clock) < FEW
         handles.clear()
         del handle
-        assert alive(CommandHandle) < FEW
+        assert alive(CommandHandle) - before < FEW
         assert manager.stats().lanes["a"].ended["cancelled"] == MANY
 
 
@@ -217,6 +220,7 @@ async def test_the_queue_does_not_keep_what_has_ended(clock: VirtualClock) -> No
             raise ValueError(number)
         return number
 
+    before = alive(CommandHandle)
     policy = RetryPolicy.fixed(1, 0.5)
     async with QueueManager(
         {"a": LaneConfig(0, 50, timeout=9.0, retry=policy)}, clock=clock, dead_letters=10
@@ -228,7 +232,7 @@ async def test_the_queue_does_not_keep_what_has_ended(clock: VirtualClock) -> No
         assert inside(manager._dispatcher.timers) < FEW
         assert inside(manager._dispatcher.directory) == 0
         assert (len(manager.dead_letters), manager.dead_letters.evicted) == (10, MANY // 20 - 10)
-        assert alive(CommandHandle) < FEW
+        assert alive(CommandHandle) - before < FEW
 
 
 # --- streams ----------------------------------------------------------------------------------------------------

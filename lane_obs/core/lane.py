@@ -54,12 +54,6 @@ class Lane:
         """Commands that wait: ready, delayed and backing off."""
         return sum(self.counts[state] for state in PENDING)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether `max_pending` commands wait."""
-        bound = self.config.max_pending
-        return bound is not None and self.pending >= bound
-
     def ended(self) -> dict[str, int]:
         """Commands that ended in this lane, by final state."""
         return {str(state): count for state, count in self.counts.items() if state in FINAL}

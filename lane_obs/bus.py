@@ -11,7 +11,7 @@ import contextvars
 import itertools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
 
@@ -59,25 +59,6 @@ class ThreadedSink(Sink, Protocol):
         """What a batch failed with, if one did since this was last asked."""
 
 
-@runtime_checkable
-class AttemptSink(Sink, Protocol):
-    """A sink that also wants to be present at the start of each attempt, in the attempt's own context.
-
-    What it sets there (log context, current span) is seen by the command and by nobody else.
-    """
-
-    def enter_attempt(self, command: Any) -> None:
-        """Runs in the task of the attempt, before its work. `command` is the attempt's `CommandContext`."""
-
-
-@runtime_checkable
-class AttachedSink(Sink, Protocol):
-    """A sink that also reads the queue's state, for gauges say."""
-
-    def attach(self, queue: Any) -> None:
-        """Takes the `CommandQueue` whose events it gets; called once, before the first event."""
-
-
 class SinkStats(msgspec.Struct, frozen=True):
     """What became of the events handed to one sink.
 
@@ -99,12 +80,11 @@ class SinkStats(msgspec.Struct, frozen=True):
 class _Outlet:
     """One sink and its record of success."""
 
-    __slots__ = ("disabled", "dropped", "enter_attempt", "errors", "events", "failures_in_a_row", "name", "sink")
+    __slots__ = ("disabled", "dropped", "errors", "events", "failures_in_a_row", "name", "sink")
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.name = type(sink).__name__
-        self.enter_attempt = sink.enter_attempt if isinstance(sink, AttemptSink) else None
         self.events = 0
         self.errors = 0
         self.failures_in_a_row = 0
@@ -152,8 +132,6 @@ class Bus:
         self._flushing = False
         self.active = bool(self._outlets)
         """Whether anyone listens; without, the queue builds no events."""
-        self.on_attempt = any(outlet.enter_attempt is not None for outlet in self._outlets)
-        """Whether anyone wants to be present at the start of attempts."""
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Names the loop whose turns make the batches; what was emitted before goes out on its next turn."""
@@ -217,22 +195,6 @@ class Bus:
             outlet.events += len(batch)
             outlet.failures_in_a_row = 0
             self._ask_for_failure(outlet)
-
-    def attach(self, queue: object) -> None:
-        """Shows the queue to the sinks that read its state; called once, when it is complete."""
-        for outlet in self._outlets:
-            if isinstance(outlet.sink, AttachedSink):
-                outlet.sink.attach(queue)
-
-    def enter_attempt(self, command: object) -> None:
-        """Lets the sinks that want it prepare the context of an attempt; what they raise is theirs, as ever."""
-        for outlet in self._outlets:
-            if outlet.enter_attempt is not None and not outlet.disabled:
-                try:
-                    outlet.enter_attempt(command)
-                except Exception as error:  # the command runs all the same
-                    outlet.failures_in_a_row += 1
-                    self._note_failure(outlet, error, outlet.failures_in_a_row)
 
     def _ask_for_failure(self, outlet: _Outlet) -> None:
         """Notes what a sink that works in a thread has failed at meanwhile."""

@@ -14,7 +14,7 @@ from lane_obs import events
 from lane_obs.core import timer
 from lane_obs.core.retry import delay_before_retry, may_retry
 from lane_obs.core.state import State
-from lane_obs.runtime.handle import CommandContext, current_handle
+from lane_obs.runtime.handle import current_handle
 from lane_obs.runtime.outcome import cancel_error, error_text, expiry_error, timeout_error
 from lane_obs.runtime.stop import CANCELLED, EXPIRED, TIMED_OUT
 from lane_obs.runtime.work import runs_once
@@ -119,8 +119,6 @@ class Attempts:
 
     async def _attempt(self, handle: CommandHandle[Any]) -> None:
         current_handle.set(handle)
-        if self._bus.on_attempt:
-            self._bus.enter_attempt(CommandContext(handle))
         try:
             value = await handle._call(*handle._args)
         except BaseException as error:

@@ -80,7 +80,6 @@ class CommandQueue(Submitter):
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
         self.dead_letters.bind(self._intake.requeue, self._evicted)
-        self._bus.attach(self)
 
     @classmethod
     def with_dlq(cls, emitter: Sink, dead_letters: DeadLetterQueue | int) -> CommandQueue:

@@ -7,6 +7,7 @@ that fails `MAX_FAILURES` times in a row is cut off.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import itertools
 import logging
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
 
-from lane_obs.errors import ConfigError
+from lane_obs.errors import ConfigError, error_text
 from lane_obs.events import LaneEvent, SinkDisabled, SinkFailed
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class _Outlet:
 
     def stats(self) -> SinkStats:
         own: Mapping[str, int] = getattr(self.sink, "dropped", {})
-        dropped = {**self.dropped, **{reason: own[reason] for reason in own}}
+        dropped = {**self.dropped, **own}
         return SinkStats(self.name, self.events, self.errors, dropped, self.disabled)
 
 
@@ -187,7 +188,7 @@ class Bus:
             return
         try:
             outlet.sink.handle(batch)
-        except Exception as error:  # whatever a sink raises is its own affair
+        except (Exception, asyncio.CancelledError) as error:  # whatever a sink raises is its own affair
             outlet.drop("error", len(batch))
             outlet.failures_in_a_row += 1
             self._note_failure(outlet, error, outlet.failures_in_a_row)
@@ -202,11 +203,11 @@ class Bus:
         if isinstance(sink, ThreadedSink) and (error := sink.take_failure()) is not None:
             self._note_failure(outlet, error, sink.failures_in_a_row)
 
-    def _note_failure(self, outlet: _Outlet, error: Exception, in_a_row: int) -> None:
+    def _note_failure(self, outlet: _Outlet, error: BaseException, in_a_row: int) -> None:
         outlet.errors += 1
         if outlet.errors == 1:
             _logger.warning("sink %s failed; further failures are only counted", outlet.name, exc_info=error)
-            self.emit(SinkFailed, outlet.name, type(error).__name__, str(error)[:1000])
+            self.emit(SinkFailed, outlet.name, type(error).__name__, error_text(error))
         if in_a_row >= MAX_FAILURES:
             outlet.disabled = True
             _logger.error("sink %s failed %d times in a row and is cut off", outlet.name, in_a_row)
@@ -235,13 +236,21 @@ async def _in_thread(call: Callable[[], None]) -> None:
     ended: asyncio.Future[None] = loop.create_future()
 
     def run() -> None:
-        call()
-        loop.call_soon_threadsafe(ended.set_result, None)
+        try:
+            call()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_end, ended)
 
     thread = threading.Thread(target=run, name="lane-obs-close", daemon=True)
     thread.start()
     await ended
     thread.join()
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _checked(sink: object) -> Sink:

@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from lane_obs.config import check_name
-from lane_obs.errors import DuplicateCommandType, UnknownCommand
+from lane_obs.errors import ConfigError, DuplicateCommandType, UnknownCommand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,14 +44,17 @@ def command(name: str) -> Callable[[W], W]:
         A decorator that gives back what it decorates.
 
     Raises:
-        ConfigError: the name is not allowed.
+        ConfigError: the name is not allowed, or what it decorates takes no attributes.
         DuplicateCommandType: something else is registered under it.
     """
     check_name("command name", name)
 
     def register(work: W) -> W:
+        try:
+            setattr(work, _NAME_ATTRIBUTE, name)
+        except (AttributeError, TypeError):
+            raise ConfigError("command", work, "decorate a function or a Command class") from None
         registry.add(name, work)
-        setattr(work, _NAME_ATTRIBUTE, name)
         return work
 
     return register
@@ -101,15 +104,20 @@ def type_name(work: Any) -> str:
     """The name of a piece of work for logs and metrics: registered name, `command_type`, or its own name."""
     if type(work) is FunctionType:  # the short way, for by far the most frequent kind
         return str(work.__dict__.get(_NAME_ATTRIBUTE) or work.__qualname__)[:_MAX_TYPE_NAME]
+    try:
+        return str(_name_of(work))[:_MAX_TYPE_NAME]
+    except Exception:  # it is the user's code; a command without a good name still runs
+        return type(work).__name__[:_MAX_TYPE_NAME]
+
+
+def _name_of(work: Any) -> Any:
+    if isinstance(work, Command):  # a registered name is not inherited: a subclass is another command
+        return type(work).__dict__.get(_NAME_ATTRIBUTE) or work.command_type or type(work).__name__
     name = getattr(work, _NAME_ATTRIBUTE, None)
-    if name is None and isinstance(work, Command):
-        name = work.command_type or type(work).__name__
     while name is None and isinstance(work, functools.partial):
         work = work.func
         name = getattr(work, _NAME_ATTRIBUTE, None)
-    if name is None:
-        name = getattr(work, "__qualname__", None) or type(work).__name__
-    return str(name)[:_MAX_TYPE_NAME]
+    return name or getattr(work, "__qualname__", None) or type(work).__name__
 
 
 def _origin(work: Any) -> str:

@@ -17,6 +17,17 @@ MAX_SECONDS: Final = 100 * 365.25 * 86_400
 """The longest duration that is taken anywhere: 100 years. Beyond it only a mistake is likely."""
 
 
+_MAX_TEXT = 1_000
+
+
+def error_text(error: BaseException) -> str:
+    """The message of an exception, at most 1,000 characters; a `__str__` that raises is told, not passed on."""
+    try:
+        return str(error)[:_MAX_TEXT]
+    except Exception as fault:  # it is the user's code
+        return f"<message unavailable: {type(fault).__name__}>"
+
+
 class LaneObsError(Exception):
     """Base of every error that this library raises."""
 
@@ -142,6 +153,8 @@ class RetryAfter(LaneObsError):
     Attributes:
         seconds: delay before the next attempt, zero to 100 years.
     """
+
+    seconds: float = 0.0
 
     def __init__(self, seconds: float, message: str = "") -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:

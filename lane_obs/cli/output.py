@@ -35,6 +35,8 @@ class OutputFile:
             return open(self._target, "wb")  # writes to a device or pipe; raises for all else
         directory, name = os.path.split(self._target)
         descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=directory)
+        if os.path.exists(self._target):  # a new file is private; one that is replaced keeps its mode
+            os.fchmod(descriptor, stat.S_IMODE(os.stat(self._target).st_mode))
         return open(descriptor, "wb")
 
     def write(self, chunks: Iterable[bytes]) -> None:

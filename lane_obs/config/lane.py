@@ -21,7 +21,7 @@ class Overflow(StrEnum):
     REJECT = "reject"
     """Raises `LaneFullError`."""
     DROP_OLDEST = "drop_oldest"
-    """Takes it, and moves the oldest waiting command of the lane to the dead letters."""
+    """Takes it, and moves the lane's oldest ready command to the dead letters; `LaneFullError` when none is ready."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,7 +57,11 @@ class LaneConfig:
         to_count("max_concurrency", self.max_concurrency, minimum=1)
         to_count("min_concurrency", self.min_concurrency)
         if self.min_concurrency > self.max_concurrency:
-            raise ConfigError("min_concurrency", self.min_concurrency, f"max_concurrency is {self.max_concurrency}")
+            raise ConfigError(
+                "min_concurrency",
+                self.min_concurrency,
+                f"give at most max_concurrency, which is {self.max_concurrency}",
+            )
         if isinstance(self.priority, bool) or not isinstance(self.priority, int):
             raise ConfigError("priority", self.priority, "give a whole number; lower runs first")
         if self.timeout is not None:
@@ -125,12 +129,16 @@ def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None) ->
     if reserved > max_concurrency:
         parts = " + ".join(f"{name} {lane.min_concurrency}" for name, lane in lanes.items() if lane.min_concurrency)
         raise ConfigError(
-            "max_concurrency", max_concurrency, f"the lanes reserve {reserved} slots (min_concurrency: {parts})"
+            "max_concurrency",
+            max_concurrency,
+            f"give at least {reserved}: the lanes reserve {reserved} slots (min_concurrency: {parts})",
         )
     starved = [name for name, lane in lanes.items() if not lane.min_concurrency]
     if starved and reserved == max_concurrency:
         raise ConfigError(
-            "max_concurrency", max_concurrency, f"all its slots are reserved, so lane {starved[0]!r} could never start"
+            "max_concurrency",
+            max_concurrency,
+            f"give more: all its slots are reserved, so lane {starved[0]!r} could never start",
         )
 
 

@@ -88,8 +88,7 @@ class Engine:
 
     def make_ready(self, record: Record, now: float) -> None:
         """Ends a delay or back-off: the command takes its old place in its lane."""
-        self._fold_waiting(record, now)
-        self._move(record, _READY)
+        self._end_waiting(record, _READY, now)
         record.since = now
         lane: Lane = record.home
         lane.ready.put_back(record)
@@ -117,20 +116,19 @@ class Engine:
 
     def back_off(self, record: Record, now: float) -> None:
         """Ends an attempt that is tried again later."""
-        record.fold_wait()
         self._end_attempt(record, _BACKOFF, now)
+        record.fold_wait()
         record.since = now
 
     def finish(self, record: Record, state: State, now: float) -> None:
         """Ends a command, running or waiting, in a final state."""
         old = record.state
-        record.finished_at = now
-        self.live -= 1
         if old is _RUNNING:
             self._end_attempt(record, state, now)
-            return
-        self._fold_waiting(record, now)
-        self._move(record, state)
+        else:
+            self._end_waiting(record, state, now)
+        record.finished_at = now
+        self.live -= 1
         if old is _READY:
             record.home.ready.forget()
             self._schedule.settle(now)
@@ -150,14 +148,16 @@ class Engine:
             self._schedule.settle(now)
 
     def _end_attempt(self, record: Record, state: State, now: float) -> None:
-        record.ran += now - record.started_at
         self._move(record, state)
+        record.ran += now - record.started_at
         self._schedule.ended(record.home, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)
 
-    def _fold_waiting(self, record: Record, now: float) -> None:
-        record.waited = self.wait_so_far(record, now)
+    def _end_waiting(self, record: Record, state: State, now: float) -> None:
+        waited = self.wait_so_far(record, now)
+        self._move(record, state)  # first of all: an illegal move raises and changes nothing
+        record.waited = waited
         record.ready_mark = None
 
     def wait_so_far(self, record: Record, now: float) -> WaitByCause:

@@ -53,7 +53,7 @@ class ReadyQueue:
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
         while True:
-            if self._returned and self._returned_is_next():
+            if self._returned_is_next():
                 record = heappop(self._returned)[2]
                 self._trim_ages()
             else:
@@ -72,7 +72,7 @@ class ReadyQueue:
         self._trim_ages()
         if self._ghosts > _COMPACT_FLOOR and self._ghosts * 2 > len(self._fresh) + len(self._returned):
             kept = [record for record in self._fresh if record.state is _READY]
-            self._fresh.clear()
+            self._fresh.clear()  # in place: `add` is bound to this very deque
             self._fresh.extend(kept)
             self._returned = [item for item in self._returned if item[2].state is _READY]
             heapify(self._returned)

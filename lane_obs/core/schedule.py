@@ -124,6 +124,7 @@ class Schedule:
         elif lane.counts[_READY]:
             # What blocks the lane is as before: it gives its turn, at the head of its heap, for a later one. A lane
             # that is alone there keeps it; `ask` makes up for that when another one comes.
+            # `next_lane` has just taken the stale turns off the head, so the lane's own is there.
             if len(self._reserved) + len(self._shared) > 1:
                 heap = self._shared if lane.meter.access is _SHARED else self._reserved
                 heapreplace(heap, self._new_turn(lane))

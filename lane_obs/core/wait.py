@@ -69,7 +69,7 @@ class Contention:
         self._since = now
         self._free = 0.0
         self._full = 0.0
-        self._levels: dict[int | None, float] = {}
+        self._levels: dict[int, float] = {}
 
     def change(self, now: float, mode: Mode, top: int | None) -> None:
         """Sets what is left from `now` on, and the priority of the lane that waits next for a shared slot."""
@@ -78,10 +78,10 @@ class Contention:
         passed = now - self._since
         if self.mode is Mode.FREE:
             self._free += passed
-        else:
+        elif self.top is not None:
             self._levels[self.top] = self._levels.get(self.top, 0.0) + passed
-            if self.mode is Mode.FULL:
-                self._full += passed
+        if self.mode is Mode.FULL:
+            self._full += passed
         self._since = now
         self.mode = mode
         self.top = top
@@ -102,7 +102,7 @@ class Contention:
 
     def forget_levels(self, priorities: frozenset[int]) -> None:
         """Drops the totals of priorities that no lane has any more."""
-        self._levels = {level: total for level, total in self._levels.items() if level is None or level in priorities}
+        self._levels = {level: total for level, total in self._levels.items() if level in priorities}
 
 
 class Access(IntEnum):

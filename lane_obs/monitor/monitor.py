@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from lane_obs import events
@@ -14,6 +15,9 @@ from lane_obs.config import Duration, to_count, to_seconds
 if TYPE_CHECKING:
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
+
+
+_logger = logging.getLogger("lane_obs.monitor")
 
 
 class Counts(Protocol):
@@ -110,7 +114,10 @@ class QueueMonitor:
     async def _watch(self) -> None:
         interval = to_seconds("interval", self._config.interval)
         while True:
-            self.sample()
+            try:
+                self.sample()
+            except Exception:  # one look that fails must not end the watch
+                _logger.exception("the monitor failed to look at its queue; it goes on")
             await sleep(self._queue.clock, interval)
 
     def sample(self) -> None:

@@ -14,8 +14,9 @@ from lane_obs import events
 from lane_obs.core import timer
 from lane_obs.core.retry import delay_before_retry, may_retry
 from lane_obs.core.state import State
+from lane_obs.errors import error_text
 from lane_obs.runtime.handle import current_handle
-from lane_obs.runtime.outcome import cancel_error, error_text, expiry_error, timeout_error
+from lane_obs.runtime.outcome import cancel_error, expiry_error, timeout_error
 from lane_obs.runtime.stop import CANCELLED, EXPIRED, TIMED_OUT
 from lane_obs.runtime.work import runs_once
 
@@ -49,6 +50,8 @@ class Attempts:
         self._loop: asyncio.AbstractEventLoop
         self._has_factory = False
         self._eager = _EAGER
+        self.is_eager = _EAGER
+        """Whether `start` may run a command's first step; a task factory of the user's may do so too."""
         self._begun: list[CommandHandle[Any]] = []
         self._context = contextvars.Context()
 
@@ -57,6 +60,7 @@ class Attempts:
         self._loop = loop
         self._has_factory = loop.get_task_factory() is not None
         self._eager = _EAGER and not self._has_factory
+        self.is_eager = self._eager or self._has_factory
 
     @contextlib.contextmanager
     def patient(self) -> Iterator[None]:
@@ -150,7 +154,12 @@ class Attempts:
             return  # it was given up by `Stops.abandon`
         now = self._now()
         handle._task = None
-        self._settle(handle, value, error, now)
+        try:
+            self._settle(handle, value, error, now)
+        except Exception as fault:  # an error that cannot be read, or a bug of ours: the slot comes back all the same
+            if handle.state is not _RUNNING:
+                raise
+            self._owner.fail(handle, State.FAILED, fault, now)
         self._owner.wake()
 
     def _settle(self, handle: CommandHandle[Any], value: Any, error: BaseException | None, now: float) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lane_obs.runtime.options import NO_OPTIONS
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -29,21 +27,19 @@ class Directory:
         """Takes in a live command."""
         self.by_seq[handle.seq] = handle
         options = handle._options
-        if options is not NO_OPTIONS:
-            if options.id is not None:
-                self.by_id[options.id] = handle
-            if options.key is not None:
-                self.by_key[options.key] = handle
+        if options.id is not None:
+            self.by_id[options.id] = handle
+        if options.key is not None:
+            self.by_key[options.key] = handle
 
     def remove(self, handle: CommandHandle[Any]) -> None:
         """Lets go of a command that has ended."""
         del self.by_seq[handle.seq]
         options = handle._options
-        if options is not NO_OPTIONS:
-            if options.id is not None:
-                del self.by_id[options.id]
-            if options.key is not None:
-                del self.by_key[options.key]
+        if options.id is not None:
+            del self.by_id[options.id]
+        if options.key is not None:
+            del self.by_key[options.key]
 
     def find(self, command_id: str) -> CommandHandle[Any] | None:
         """The live command of this id."""

@@ -15,11 +15,10 @@ from lane_obs import events
 from lane_obs.core import timer
 from lane_obs.core.state import State
 from lane_obs.core.timer import Timers
-from lane_obs.errors import WrongLoop
+from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
 from lane_obs.runtime.options import NO_OPTIONS
-from lane_obs.runtime.outcome import error_text
 from lane_obs.runtime.stop import Stops
 from lane_obs.runtime.work import discard
 
@@ -70,10 +69,10 @@ class Dispatcher:
         self.bus = bus
         self.loop: asyncio.AbstractEventLoop | None = None
         self.directory = Directory(f"{rng.getrandbits(48):012x}")
-        self._by_seq = self.directory.by_seq
-        self.on_wake: Callable[[], None] = _nothing
+        self._by_seq = self.directory.by_seq  # reached directly where a command has no options: one call fewer
+        self.on_wake: Callable[[], None] = lambda: None
         """Called after each look for work."""
-        self.on_back_off: Callable[[Lane], None] = _nothing
+        self.on_back_off: Callable[[Lane], None] = lambda _lane: None
         """Called with the lane of each command that begins to back off."""
         self._on_unsuccessful = on_unsuccessful
         self.timers = Timers()
@@ -106,9 +105,7 @@ class Dispatcher:
         """Starts nothing any more and gives up its timer."""
         self.is_open = False
         self._closed = True
-        if self._armed is not None:
-            self._armed.cancel()
-            self._armed = None
+        self._disarm()
 
     def wake(self) -> None:
         """Has the dispatcher look for work in the next turn of the loop."""
@@ -125,10 +122,12 @@ class Dispatcher:
 
     def _run(self) -> None:
         self.woken = False
-        if not self._closed:
-            self._dispatch()
-        self.on_wake()
-        self.arm()
+        try:
+            if not self._closed:
+                self._dispatch()
+        finally:  # whatever happens, the queue goes on to wake
+            self.on_wake()
+            self.arm()
 
     def _dispatch(self) -> None:
         now = self._now()
@@ -138,11 +137,16 @@ class Dispatcher:
             return
         self.woken = True  # what ends within its eager first step frees its slot for this very round
         start_next, start, left = self.engine.start_next, self.attempts.start, _STARTS_PER_WAKE
-        while left and (record := start_next(now)) is not None:
-            start(record, now)  # type: ignore[arg-type]  # every record it has is a handle
-            left -= 1
-        self.woken = False
-        self.attempts.check_begun()
+        eager = self.attempts.is_eager
+        try:
+            while left and (record := start_next(now)) is not None:
+                start(record, now)  # type: ignore[arg-type]  # every record it has is a handle
+                left -= 1
+                if eager:  # its first step took time, and may have submitted
+                    now = self._now()
+        finally:
+            self.woken = False
+            self.attempts.check_begun()
         if not left:
             self.wake()
 
@@ -151,15 +155,18 @@ class Dispatcher:
         when = self.timers.next_at()
         if when >= self._armed_at and when != math.inf:
             return
-        if self._armed is not None:
-            self._armed.cancel()
-            self._armed = None
-            self._armed_at = math.inf
+        self._disarm()
         if when == math.inf or self._closed:
             return
         self._armed_at = when
         # A new context, as in `wake`; not the kept one, which may be the one that runs now.
         self._armed = contextvars.Context().run(self.clock.call_at, when, self._on_clock)
+
+    def _disarm(self) -> None:
+        if self._armed is not None:
+            self._armed.cancel()
+        self._armed = None
+        self._armed_at = math.inf
 
     def _on_clock(self) -> None:
         self._armed = None
@@ -285,10 +292,6 @@ _ENDINGS: Final = {
     State.CANCELLED: events.CommandCancelled,
     State.EXPIRED: events.CommandExpired,
 }
-
-
-def _nothing(*_: object) -> None:
-    """Stands where nobody wants to be told."""
 
 
 def _times(handle: CommandHandle[Any], *, ran: bool) -> tuple[float, float, float, WaitByCause, float | None]:

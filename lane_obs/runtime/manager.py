@@ -122,7 +122,7 @@ class QueueManager(CommandQueue):
             ConfigError: a bad timeout.
         """
         limit = None if timeout is None else to_seconds("timeout", timeout, zero=True)
-        if not self._dispatcher.is_open and not self._closed:
+        if not self._dispatcher.is_open and self._closing is None:
             raise NotStarted("drain() waits for running work: start() the queue first")
         self._intake.bind()
         began, before = self._clock.now(), self._ended_counts()
@@ -186,10 +186,12 @@ class QueueManager(CommandQueue):
             handle.cancel()
         abandoned = await self._end_running()
         self._dispatcher.close()
-        self._intake.threads.close()
         _open_managers.discard(self)
-        self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
-        await self._bus.close()
+        try:
+            self._intake.threads.close()
+        finally:  # the last events go out whatever the threads do
+            self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
+            await self._bus.close()
         self._closed = True
 
     async def _end_running(self) -> int:
@@ -223,12 +225,15 @@ class QueueManager(CommandQueue):
         """Shuts down, drains for at most `drain_timeout` seconds, and closes.
 
         Returns:
-            The drain's report; `None` when the queue was closed before.
+            The drain's report; `None` when the queue was closed, or was being closed, before.
 
         Raises:
             DrainTimeout: work was left and is now cancelled.
+            NotStarted: it was never started; it is closed all the same.
+            WrongLoop: it belongs to another event loop.
         """
-        if self._closed:
+        if self._closing is not None:
+            await self.close()
             return None
         await self.shutdown()
         try:

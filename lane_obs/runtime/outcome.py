@@ -9,16 +9,6 @@ from lane_obs.errors import CommandCancelled, CommandDropped, CommandExpired, Co
 if TYPE_CHECKING:
     from lane_obs.runtime.handle import CommandHandle
 
-_MAX_TEXT = 1_000
-
-
-def error_text(error: BaseException) -> str:
-    """The message of an exception, at most 1,000 characters; a `__str__` that raises is told, not passed on."""
-    try:
-        return str(error)[:_MAX_TEXT]
-    except Exception as fault:  # it is the user's code
-        return f"<message unavailable: {type(fault).__name__}>"
-
 
 def timeout_error(handle: CommandHandle[Any], cause: BaseException | None) -> CommandTimeout:
     """The attempt ran too long; `cause` is what the command raised when it was told to stop."""

@@ -13,12 +13,11 @@ from lane_obs.clock import SystemClock
 from lane_obs.config import DEFAULT_LANES, LaneConfig, check_keys, check_lanes, to_seconds
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
-from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand
+from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, error_text
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
 from lane_obs.runtime.explain import explain
 from lane_obs.runtime.intake import Intake
-from lane_obs.runtime.outcome import error_text
 from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
 from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
@@ -189,8 +188,8 @@ class CommandQueue(Submitter):
             {name: other.config for name, other in self._engine.lanes.items()} | {lane: wanted},
             self._engine.max_concurrency,
         )
-        before, self_now = home.config, self._clock.now()
-        self._engine.configure(home, wanted, self_now)
+        before, now = home.config, self._clock.now()
+        self._engine.configure(home, wanted, now)
         differing = {
             name: str(getattr(wanted, name)) for name in known if getattr(wanted, name) != getattr(before, name)
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import signal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("lane_obs.run")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -89,20 +90,26 @@ class _Stopper:
             self._task.cancel()
 
     async def _drain(self) -> None:
-        managers = list(open_managers(self._loop))
-        for manager in managers:  # all stop taking work at one moment, then all drain together
-            await manager.shutdown()
-        await asyncio.gather(*(_drain_quietly(manager) for manager in managers))
-        self._task.cancel()
+        try:
+            managers = list(open_managers(self._loop))
+            for manager in managers:  # all stop taking work at one moment, then all drain together
+                await manager.shutdown()
+            await asyncio.gather(*(_drain_or_close(manager) for manager in managers))
+        finally:  # a drain that fails must not keep the program from ending
+            self._task.cancel()
 
     async def ended(self) -> None:
         """Returns once no drain of its own is under way."""
         if self._draining is not None:
             self._draining.cancel()
             await asyncio.wait([self._draining])
+            if not self._draining.cancelled() and (error := self._draining.exception()) is not None:
+                _logger.error("the drain on a signal failed", exc_info=error)
 
 
-async def _drain_quietly(manager: Any) -> None:
-    # What is left is reported by the manager's own close, to which `main` comes next.
-    with contextlib.suppress(DrainTimeout):
+async def _drain_or_close(manager: Any) -> None:
+    try:
         await manager.drain(manager.drain_timeout)
+    except DrainTimeout as error:
+        _logger.warning("%s: %s", error, dict(error.report.left))
+        await manager.close()  # now: the end of `async with` would drain for as long again

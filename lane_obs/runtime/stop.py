@@ -97,13 +97,15 @@ class Stops:
         return reason
 
     def abandon(self, handle: CommandHandle[Any]) -> None:
-        """Gives up a command that ignores its cancellation: it counts as cancelled, and its task is left alone."""
+        """Gives up a command that ignores its cancellation: it counts as cancelled, whatever its task does."""
         if handle.state is _RUNNING:
             self._forget_timer(handle)
             self._stuck.pop(handle.seq, None)
-            handle._task = None
+            task, handle._task = handle._task, None
             error = cancel_error(handle, None)
             self._owner.fail(handle, State.CANCELLED, error, self._owner.clock.now())
+            if task is not None:
+                task.cancel()  # once more: the task of an abandoned thread ends at this one
 
     def count_stuck(self, lane: str) -> int:
         """How many running commands of a lane do not listen."""

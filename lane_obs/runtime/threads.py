@@ -35,8 +35,8 @@ class Threads:
                 self._idle -= 1
             else:
                 thread = threading.Thread(target=self._work, name="lane-obs-command", daemon=True)
-                self._all.add(thread)
                 thread.start()
+                self._all.add(thread)
         self._calls.put(call)
 
     def _work(self) -> None:
@@ -49,6 +49,7 @@ class Threads:
                 self._busy.discard(me)
                 self._idle += 1
             tell()
+            del call, tell  # an idle thread must not keep a command's arguments and result alive
         with self._lock:
             self._all.discard(me)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lane_obs.clock import sleep_until
-from lane_obs.errors import LaneFullError
+from lane_obs.errors import InternalError, LaneFullError
 from lane_obs.runtime.manager import QueueManager
 from lane_obs.simulation.fit import fit
 from lane_obs.simulation.record import CommandRecord, Recorder, Tally
@@ -79,7 +79,11 @@ class Replay:
         return (now_ns(self._clock) - self.recorder.start_ns) / NS
 
     async def run(self) -> ReplayResult:
-        """Sends every command at its time, and returns once all have ended."""
+        """Sends every command at its time, and returns once all have ended.
+
+        Raises:
+            InternalError: what was recorded is not whole: a bug of ours.
+        """
         self.recorder.start_ns = now_ns(self._clock)
         await self._manager.start()
         try:
@@ -89,6 +93,8 @@ class Replay:
             await self._manager.close()
             if self._closing is not None:
                 await self._closing
+        if any(sink.errors for sink in self._manager.bus.stats()):
+            raise InternalError("the recorder of the replay failed; the log says why")
         records = self.recorder.records(self.trace.commands)
         left = len(self.trace.commands) - len(records)
         return ReplayResult(records, self.recorder.lanes, self.recorder.total, left)

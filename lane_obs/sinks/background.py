@@ -42,6 +42,7 @@ class BackgroundSink:
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._in_hand = 0
         self._failure: Exception | None = None
         self.failures_in_a_row = 0
         self.dropped: dict[str, int] = {}
@@ -87,6 +88,7 @@ class BackgroundSink:
                 self._changed.wait()
             batch = list(self._buffer)
             self._buffer.clear()
+            self._in_hand = len(batch)
             return batch
 
     def _close_sink(self) -> None:
@@ -106,5 +108,5 @@ class BackgroundSink:
             return
         thread.join(self._close_timeout)
         with self._changed:
-            self._drop("closed", len(self._buffer))
+            self._drop("closed", len(self._buffer) + (self._in_hand if thread.is_alive() else 0))
             self._buffer.clear()

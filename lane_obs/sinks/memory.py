@@ -6,6 +6,8 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from lane_obs.config import to_count
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -20,7 +22,7 @@ class MemorySink:
     """
 
     def __init__(self, capacity: int | None = None) -> None:
-        self._events: deque[LaneEvent] = deque(maxlen=capacity)
+        self._events: deque[LaneEvent] = deque(maxlen=None if capacity is None else to_count("capacity", capacity))
         self._waiters: list[tuple[Callable[[LaneEvent], bool], asyncio.Future[LaneEvent]]] = []
         self.dropped: dict[str, int] = {}
 

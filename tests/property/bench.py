@@ -41,6 +41,7 @@ from tests.property.walk import Walk
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import AsyncIterator
 
     from lane_obs import CommandHandle, LaneEvent
 
@@ -112,6 +113,17 @@ class BenchCommand(Command[int]):
     async def execute(self) -> int:
         bench, token, work = self._parts
         return await bench.body(token, work)
+
+
+@contextlib.asynccontextmanager
+async def running(clock: VirtualClock, lanes: dict[str, LaneConfig], **options: Any) -> AsyncIterator[QueueManager]:
+    """A started queue, closed at the end in virtual time: where work is left, a test fails and does not hang."""
+    manager = QueueManager(lanes, clock=clock, **options)
+    await manager.start()
+    try:
+        yield manager
+    finally:
+        await clock.run(manager.close())
 
 
 class Bench:

@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
-from lane_obs import LaneConfig, QueueManager, ShutdownInProgress, State, VirtualClock
+from lane_obs import LaneConfig, QueueManager, RetryPolicy, ShutdownInProgress, State, VirtualClock
 from lane_obs.testing import sleep
+from tests.property.bench import running
 
 
 @pytest.mark.both_loops
@@ -41,7 +42,7 @@ async def test_commands_cancelled_before_their_first_step_give_their_slots_back(
         await sleep(clock, 1.0)
 
     lanes = {"a": LaneConfig(0, 2, max_pending=1, overflow="drop_oldest")}
-    async with QueueManager(lanes, clock=clock) as manager:
+    async with running(clock, lanes) as manager:
         for turns in range(4):
             handles = [manager.submit_nowait("a", work) for _ in range(2)]
             for _ in range(turns):
@@ -54,7 +55,7 @@ async def test_commands_cancelled_before_their_first_step_give_their_slots_back(
 
 
 async def test_a_drain_without_limit_goes_on_when_work_comes_in_as_it_is_done(clock: VirtualClock) -> None:
-    async with QueueManager({"a": LaneConfig(0, 1)}, clock=clock) as manager:
+    async with running(clock, {"a": LaneConfig(0, 1)}) as manager:
         draining = asyncio.ensure_future(manager.drain())
         await asyncio.sleep(0)
         handle = manager.submit_nowait("a", sleep, clock, 3.0)
@@ -71,7 +72,7 @@ async def test_lanes_of_equal_priority_take_turns_also_when_one_has_reserved_slo
         started.append(name)
 
     lanes = {"a": LaneConfig(2, 2), "b": LaneConfig(0, 4)}
-    async with QueueManager(lanes, max_concurrency=6, clock=clock) as manager:
+    async with running(clock, lanes, max_concurrency=6) as manager:
         for name in ("a 1", "b 2", "a 3"):
             manager.submit_nowait(name[0], work, name)
         await clock.run(manager.drain())
@@ -88,9 +89,51 @@ async def test_commands_that_submit_to_their_own_full_lane_do_not_recurse(clock:
             manager.submit_nowait("a", work)
             manager.submit_nowait("a", work)
 
-    async with QueueManager({"a": LaneConfig(0, 10_000, max_pending=1)}, clock=clock) as manager:
+    async with running(clock, {"a": LaneConfig(0, 10_000, max_pending=1)}) as manager:
         manager.submit_nowait("a", work)
         await clock.run(manager.drain())
         ended = manager.stats().lanes["a"].ended
         assert ended["succeeded"] == done == 2_999
         assert sum(ended.values()) == done
+
+
+@pytest.mark.both_loops
+async def test_a_submitter_that_is_cancelled_with_a_place_in_hand_passes_it_on(clock: VirtualClock) -> None:
+    async def work() -> str:
+        return "done"
+
+    async with running(clock, {"a": LaneConfig(0, 1, max_pending=1)}) as manager:
+        manager.pause("a")
+        first = manager.submit_nowait("a", work)
+        waiting = [asyncio.ensure_future(manager.submit("a", work)) for _ in range(2)]
+        await clock.advance(0)
+        first.cancel()
+        await asyncio.sleep(0)  # the dispatcher gives the place to the first in line, who has not seen it yet
+        assert manager.stats().lanes["a"].waiting_submitters == 1
+        waiting[0].cancel()
+        await clock.advance(0)
+        assert waiting[0].cancelled()
+        assert manager.stats().lanes["a"].waiting_submitters == 0
+        manager.resume("a")
+        assert await clock.run(waiting[1].result()) == "done"
+
+
+async def test_a_lane_that_drops_the_oldest_is_within_its_bound_again_after_a_submit(clock: VirtualClock) -> None:
+    """Attempts that fail come back whatever the bound says: nobody can refuse them."""
+
+    async def work() -> None:
+        await sleep(clock, 1.0)
+        raise ValueError
+
+    lanes = {"a": LaneConfig(0, 3, max_pending=1, overflow="drop_oldest", retry=RetryPolicy.fixed(1, 0.0))}
+    async with running(clock, lanes) as manager:
+        for _ in range(4):
+            manager.submit_nowait("a", work)
+        await clock.advance(0.5)
+        manager.pause("a")
+        await clock.advance(1.0)
+        assert manager.stats().lanes["a"].pending == 4
+        newest = manager.submit_nowait("a", work)
+        assert manager.stats().lanes["a"].pending == 1
+        assert newest.state is State.READY
+        assert len(manager.dead_letters) == 4

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lane_obs import ConfigError, LaneConfig, MemorySink, QueueManager, RetryAfter, RetryPolicy, VirtualClock
+from lane_obs import ConfigError, LaneConfig, MemorySink, RetryAfter, RetryPolicy, VirtualClock
 from lane_obs.core.retry import delay_before_retry, may_retry
 from tests.conftest import run_clean
+from tests.property.bench import running
 
 CENTURY = 100 * 365.25 * 86_400
 """What a duration may be at most."""
@@ -112,7 +113,7 @@ def test_commands_that_come_back_from_a_retry_start_before_younger_ones(
                 raise ValueError(number)
             return number
 
-        async with QueueManager({"a": LaneConfig(0, slots, retry=policy)}, clock=clock, sinks=[sink]) as manager:
+        async with running(clock, {"a": LaneConfig(0, slots, retry=policy)}, sinks=[sink]) as manager:
             handles = [manager.submit_nowait("a", flaky, number) for number in range(len(fails))]
             seqs = {handle.id: handle.seq for handle in handles}
             await clock.run(manager.drain())

@@ -16,7 +16,6 @@ from lane_obs import (
     EventEmitter,
     LaneConfig,
     MemorySink,
-    QueueManager,
     RetryPolicy,
     State,
     StreamClosed,
@@ -29,6 +28,7 @@ from lane_obs.core.timer import Timers
 from lane_obs.events import QueueStarted
 from lane_obs.sinks.emitter import EventStream
 from tests.conftest import run_clean
+from tests.property.bench import running
 
 SEEDS = st.integers(0, 2**32)
 MANY = 10_000
@@ -193,7 +193,7 @@ async def test_ten_thousand_commands_cancelled_in_a_paused_lane_leave_nothing_be
         raise AssertionError("it never runs")
 
     before = alive(CommandHandle)
-    async with QueueManager({"a": LaneConfig(0, 1)}, clock=clock) as manager:
+    async with running(clock, {"a": LaneConfig(0, 1)}) as manager:
         manager.pause("a")
         dispatcher = manager._dispatcher
         handles = [
@@ -222,9 +222,7 @@ async def test_the_queue_does_not_keep_what_has_ended(clock: VirtualClock) -> No
 
     before = alive(CommandHandle)
     policy = RetryPolicy.fixed(1, 0.5)
-    async with QueueManager(
-        {"a": LaneConfig(0, 50, timeout=9.0, retry=policy)}, clock=clock, dead_letters=10
-    ) as manager:
+    async with running(clock, {"a": LaneConfig(0, 50, timeout=9.0, retry=policy)}, dead_letters=10) as manager:
         for number in range(MANY // 2):
             manager.submit_nowait("a", work, number)
         await clock.run(manager.drain())
@@ -300,7 +298,7 @@ def test_a_slow_subscriber_of_a_queue_knows_how_much_it_lost(capacity: int, read
         async def work() -> None:
             return None
 
-        async with QueueManager({"a": LaneConfig(0, 2)}, clock=clock, sinks=[emitter, every, short]) as manager:
+        async with running(clock, {"a": LaneConfig(0, 2)}, sinks=[emitter, every, short]) as manager:
             for count in reads:
                 for _ in range(3):
                     manager.submit_nowait("a", work)

@@ -16,7 +16,7 @@ SECONDS_ABOVE_ZERO = "seconds above zero"
 SECONDS = "seconds of zero or more"
 
 BAD_LANES: list[tuple[dict[str, Any], str, object, str]] = [
-    ({"min_concurrency": 5, "max_concurrency": 4}, "min_concurrency", 5, "max_concurrency is 4"),
+    ({"min_concurrency": 5, "max_concurrency": 4}, "min_concurrency", 5, "give at most max_concurrency, which is 4"),
     ({"min_concurrency": -1}, "min_concurrency", -1, COUNT.format(0)),
     ({"min_concurrency": True}, "min_concurrency", True, COUNT.format(0)),
     ({"min_concurrency": 1.0}, "min_concurrency", 1.0, COUNT.format(0)),

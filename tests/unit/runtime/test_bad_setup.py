@@ -117,7 +117,7 @@ BAD_CHANGES: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (({"max_concurrency": 3},), {}, "LaneConfig"),
     ((LaneConfig,), {}, "LaneConfig"),
     ((5,), {"priority": 1}, "LaneConfig"),
-    ((LaneConfig(3, 3),), {}, "max_concurrency: 3 is not allowed; the lanes reserve 4 slots"),
+    ((LaneConfig(3, 3),), {}, "max_concurrency: 3 is not allowed; give at least 4: the lanes reserve 4 slots"),
     ((), {"min_concurrency": 0, "max_concurrency": 1, "priority": 1.5}, "priority: 1.5"),
 ]
 

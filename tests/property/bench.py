@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import math
 from collections import Counter
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -37,13 +38,14 @@ from lane_obs import (
 )
 from lane_obs.core.state import FINAL
 from lane_obs.testing import sleep
+from tests.property.scenario import Broken
 from tests.property.walk import Walk
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import AsyncIterator
 
     from lane_obs import CommandHandle, LaneEvent
+    from tests.property.scenario import Scenario, Work
 
 LIVE = (State.READY, State.DELAYED, State.BACKOFF, State.RUNNING)
 STUCK_AFTER = 2.0
@@ -52,37 +54,8 @@ REFUSALS = (LaneFullError, ShutdownInProgress)
 whose: ContextVar[int | None] = ContextVar("whose", default=None)
 
 
-class Broken(Exception):
-    """What commands here fail with."""
-
-
 class Worse(BaseException):
     """What commands here fail with when they are nasty."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """What a command does: `kind` names a method of `Bench`, with `seconds` of work and a count."""
-
-    kind: str
-    seconds: float
-    count: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """A queue and what is done to it."""
-
-    lanes: dict[str, LaneConfig]
-    limit: int | None
-    letters: int
-    close_timeout: float
-    seed: int
-    start_after: int
-    operations: list[tuple[str, dict[str, Any]]]
-    last: list[tuple[str, dict[str, Any]]]
-    """Done in the very turn in which the ending begins."""
-    ending: str
 
 
 @dataclasses.dataclass(eq=False)
@@ -156,6 +129,7 @@ class Bench:
         self.submitters: list[tuple[asyncio.Task[None], Submission]] = []
         self.waiters: list[tuple[asyncio.Task[Any], Submission]] = []
         self.refused = 0
+        self.closing_at = math.inf
         self.released = asyncio.Event()
 
     # --- the run ------------------------------------------------------------------------------------------------
@@ -512,7 +486,11 @@ class Bench:
             await self.manager.start()
 
     async def op_close(self) -> None:
-        await self.clock.run(self.manager.close())
+        await self.clock.run(self.close())
+
+    async def close(self) -> None:
+        self.closing_at = min(self.closing_at, self.clock.now())
+        await self.manager.close()
 
     @property
     def started(self) -> bool:
@@ -569,7 +547,7 @@ class Bench:
             assert task.done()
             if not task.cancelled():
                 assert made.handle is not None
-                assert task.result() is await self.outcome(made.handle) or made.work.kind == "at_once"
+                assert task.result() is await self.outcome(made.handle)
         for task in self.tasks:
             task.result()
         for task, made in self.submitters:
@@ -586,24 +564,25 @@ class Bench:
         return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
     async def end_by_close(self) -> None:
-        await self.manager.close()
+        await self.close()
 
     async def end_by_two_closes(self) -> None:
-        await asyncio.gather(self.manager.close(), self.manager.close())
+        await asyncio.gather(self.close(), self.close())
 
     async def end_by_stop(self) -> None:
         if not self.started:
-            await self.manager.close()
+            await self.close()
             return
         with contextlib.suppress(DrainTimeout):
+            self.closing_at = min(self.closing_at, self.clock.now())
             await self.manager.stop()
-        await self.manager.close()
+        await self.close()
 
     async def end_by_drain(self) -> None:
         await self.manager.shutdown()
         if self.started:
             await self.drain(4.0)
-        await self.manager.close()
+        await self.close()
 
     def check_walk(self) -> None:
         taken = [one for one in self.by_handle.values() if one.handle is not None and one.asked]
@@ -656,8 +635,7 @@ class Bench:
         """Where nobody interfered the outcome is certain."""
         handle, work = made.handle, made.work
         assert handle is not None
-        closing = self.sink.of("queue.closed")[0].at - 10.0
-        if made.cancelled or made.options.get("deadline") or made.timeout or handle.finished_at >= closing:
+        if made.cancelled or made.options.get("deadline") or made.timeout or handle.finished_at >= self.closing_at:
             return
         assert ran == list(range(1, handle.attempt + 1))
         if work.kind in {"ok", "at_once", "spawn"}:
@@ -673,135 +651,3 @@ class Bench:
             succeeds = work.count <= allowed
             assert handle.state is (State.SUCCEEDED if succeeds else State.FAILED)
             assert handle.attempt == (work.count + 1 if succeeds else allowed + 1)
-
-
-# --- scenarios at random ----------------------------------------------------------------------------------------
-
-SECONDS = [0.0, 0.5, 1.0, 1.0, 2.0, 3.7]
-POLICIES = [
-    RetryPolicy.fixed(2, 0.0, jitter="none"),
-    RetryPolicy.fixed(1, 1.0, jitter="none"),
-    RetryPolicy.exponential(3, initial_delay=0.5),
-    RetryPolicy.fixed(2, 0.5, retry_on=(BaseException,)),
-    RetryPolicy.fixed(2, 0.5, give_up_on=(Broken,)),
-    RetryPolicy.none(),
-]
-KINDS = {
-    "ok": 8, "at_once": 2, "flaky": 4, "fail_at_once": 2, "retry_after": 2, "nasty": 2, "raise_cancelled": 1,
-    "cancel_its_task": 1, "cancel_its_command": 1, "hang": 2, "swallow": 2, "swallow_and_fail": 1, "stubborn": 0.3,
-    "spawn": 1,
-}  # fmt: skip
-OPERATIONS = {
-    "submit": 24, "submit_many": 1, "cancel": 4, "cancel_submitter": 2, "await": 4, "cancel_waiter": 2,
-    "take_the_id_of_another": 1, "pause": 1, "resume": 2, "set_lane": 2, "advance": 14, "turn": 8, "requeue": 3,
-    "explain": 2, "drain_aside": 0.5, "drain": 0.5, "start_again": 0.5, "shutdown": 0.1, "close": 0.1,
-}  # fmt: skip
-"""By weight."""
-LAST = [
-    "submit",
-    "cancel",
-    "cancel",
-    "cancel",
-    "cancel",
-    "cancel_submitter",
-    "await",
-    "pause",
-    "resume",
-    "set_lane",
-    "requeue",
-    "turn",
-]
-
-
-def choose(rng: random.Random, weights: dict[str, float]) -> str:
-    return rng.choices(list(weights), list(weights.values()))[0]
-
-
-def some_work(rng: random.Random) -> Work:
-    kind = choose(rng, KINDS)
-    return Work(kind, rng.choice(SECONDS), rng.randint(0, 3))
-
-
-def some_lane(rng: random.Random, *, crowded: bool) -> LaneConfig:
-    maximum = rng.randint(1, 3)
-    bound = rng.choice([1, 1, 2]) if crowded else rng.choice([None, None, 1, 2, 4])
-    return LaneConfig(
-        min(rng.choice([0, 1, 1, 2]), maximum),
-        maximum,
-        priority=rng.choice([0, 0, 1, 2]),
-        timeout=rng.choice([None, None, None, 1.5]),
-        retry=rng.choice(POLICIES),
-        max_pending=bound,
-        overflow=rng.choice(["wait", "wait", "reject", "drop_oldest"]),
-        pressure_threshold=rng.choice([None, 2]),
-    )
-
-
-def some_options(rng: random.Random) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for name, values in {
-        "timeout": [None, 0.7, 2.0],
-        "deadline": [0.5, 1.0, 3.0, 8.0],
-        "delay": [0.0, 1.0, 2.5],
-        "retry": POLICIES,
-        "key": ["k1", "k2"],
-        "own_id": [True],
-    }.items():
-        if rng.random() < 0.15:
-            options[name] = rng.choice(values)
-    return options
-
-
-def some_arguments(rng: random.Random, name: str, lanes: list[str]) -> dict[str, Any]:
-    maximum = rng.randint(1, 4)
-    every: dict[str, dict[str, Any]] = {
-        "submit": {
-            "lane": rng.choice(lanes),
-            "work": some_work(rng),
-            "mode": rng.choice(["wait", "nowait"]),
-            "form": rng.choice(["function", "function", "function", "command", "coroutine"]),
-            "options": some_options(rng),
-        },
-        "submit_many": {"lane": rng.choice(lanes), "works": [some_work(rng) for _ in range(rng.randint(1, 3))]},
-        "take_the_id_of_another": {"index": rng.randrange(100), "lane": rng.choice(lanes)},
-        "cancel": {"index": rng.randrange(100), "by_id": rng.random() < 0.5},
-        "set_lane": {
-            "lane": rng.choice(lanes),
-            "changes": {
-                "min_concurrency": rng.randint(0, min(2, maximum)),
-                "max_concurrency": maximum,
-                "priority": rng.randint(0, 2),
-            },
-        },
-        "advance": {"seconds": rng.choice([0.0, 0.25, 0.5, 1.0, 2.0])},
-        "drain": {"timeout": rng.choice([0.0, 1.0, 3.0])},
-        "drain_aside": {"timeout": rng.choice([None, 0.5, 3.0])},
-    }
-    if name in {"pause", "resume"}:
-        return {"lane": rng.choice(lanes)}
-    if name in {"cancel_submitter", "await", "cancel_waiter", "requeue"}:
-        return {"index": rng.randrange(100)}
-    return every.get(name, {})
-
-
-def some_scenario(rng: random.Random, steps: int) -> Scenario:
-    """A queue and operations on it, all drawn from `rng`."""
-    names = ["a", "b", "c"][: rng.randint(1, 3)]
-    crowded = rng.random() < 0.4
-    if crowded:  # much waits for room
-        names = names[:1]
-    lanes = {name: some_lane(rng, crowded=crowded) for name in names}
-    spare = rng.choice([None, 1, 1, 2, 3])
-    limit = None if spare is None else sum(lane.min_concurrency for lane in lanes.values()) + spare
-    drawn = [choose(rng, OPERATIONS) for _ in range(steps)]
-    return Scenario(
-        lanes,
-        limit,
-        letters=rng.choice([1, 3, 1000]),
-        close_timeout=rng.choice([0.0, 3.0, 3.0]),
-        seed=rng.randrange(1000),
-        start_after=rng.choice([0, 0, 0, 5]),
-        operations=[(name, some_arguments(rng, name, names)) for name in drawn],
-        last=[(name, some_arguments(rng, name, names)) for name in rng.choices(LAST, k=rng.randint(0, 6))],
-        ending=rng.choice(["close", "close", "two_closes", "stop", "drain"]),
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.property.bench import some_scenario
+from tests.property.scenario import some_scenario
 from tests.property.trace import trace_of
 
 ROOT = Path(__file__).parents[2]

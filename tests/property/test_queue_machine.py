@@ -7,7 +7,8 @@ from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
 from tests.conftest import run_clean
-from tests.property.bench import Bench, Scenario, some_scenario
+from tests.property.bench import Bench
+from tests.property.scenario import Scenario, some_scenario
 
 NO_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 """A seed that fails does not become clearer by being smaller; fewer steps are clearer, and are tried first."""

@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 from tests.conftest import run_clean
-from tests.property.bench import Bench, Scenario, some_scenario
+from tests.property.bench import Bench
+from tests.property.scenario import Scenario, some_scenario
 
 
 def trace_of(scenario: Scenario, kind: str = "uvloop") -> list[tuple[Any, ...]]:

@@ -14,7 +14,6 @@ from lane_obs.config import Overflow
 from lane_obs.core.state import State
 from lane_obs.errors import (
     DuplicateId,
-    InvalidCommand,
     LaneFullError,
     ShutdownInProgress,
     UnknownLane,
@@ -25,7 +24,7 @@ from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import drop_error
 from lane_obs.runtime.room import Room
 from lane_obs.runtime.thread_calls import ThreadCalls
-from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once
+from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,11 +112,8 @@ class Intake:
         self._check_open(lane, work)
         home = self.find_lane(lane, work)
         named, call, args = resolve(work, args, self.threads)
-        if runs_once(named) and (options.retry or home.config.retry).max_retries:
-            discard(named)
-            raise InvalidCommand(
-                "a coroutine object can run only once and this command may be retried; give the function instead"
-            )
+        if runs_once(named):
+            take_once(named, retries=(options.retry or home.config.retry).max_retries)
         return Draft(home, named, call, args, options)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:

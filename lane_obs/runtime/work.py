@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _CALL = "__call__"
+_taken: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def is_plain_async(work: object) -> bool:
@@ -55,6 +57,20 @@ def resolve(work: Any, args: tuple[Any, ...], threads: ThreadCalls) -> tuple[Any
 def runs_once(work: object) -> bool:
     """Whether the work cannot be run a second time: it is a coroutine object."""
     return inspect.iscoroutine(work)
+
+
+def take_once(work: Any, *, retries: int) -> None:
+    """Takes a coroutine object, which can run only once in its life, in whatever queue.
+
+    Raises:
+        InvalidCommand: it was taken before, or may have to run again.
+    """
+    if work in _taken:
+        raise InvalidCommand(f"the coroutine object {type_name(work)} was submitted already; give the function itself")
+    _taken.add(work)
+    if retries:
+        discard(work)
+        raise InvalidCommand("a coroutine object can run only once and this command may be retried; give the function")
 
 
 def discard(work: object) -> None:

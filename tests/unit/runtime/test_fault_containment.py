@@ -14,6 +14,7 @@ import pytest
 from lane_obs import (
     Command,
     EventEmitter,
+    InvalidCommand,
     LaneConfig,
     MemorySink,
     QueueManager,
@@ -207,3 +208,20 @@ def test_a_decorated_thing_that_takes_no_attributes_is_refused_and_not_registere
         command("a builtin")(threading.get_ident)
     with pytest.raises(UnknownCommand):
         registry.find("a builtin")
+
+
+@pytest.mark.both_loops
+async def test_a_coroutine_object_is_taken_once_and_the_first_submit_is_unharmed(clock: VirtualClock) -> None:
+    async def work() -> int:
+        return 3
+
+    async with QueueManager({"a": LaneConfig(0, 1)}, clock=clock) as manager:
+        once = work()
+        handle = await manager.submit("a", once)
+        with pytest.raises(InvalidCommand, match="was submitted already"):
+            manager.submit_nowait("a", once)
+        assert await clock.run(handle) == 3
+        twice = work()
+        with pytest.raises(InvalidCommand, match="was submitted already"):
+            await manager.submit_many("a", [twice, twice])
+        assert manager.stats().submitted == 1

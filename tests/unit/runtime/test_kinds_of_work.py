@@ -192,16 +192,6 @@ async def test_a_coroutine_object_runs_once(clock: VirtualClock) -> None:
             await manager.submit("a", coroutine)
 
 
-async def test_the_same_coroutine_object_submitted_twice_runs_once(clock: VirtualClock) -> None:
-    async with running(clock, LaneConfig(0, 2)) as manager:
-        coroutine = noop("once")
-        first = await manager.submit("a", coroutine)
-        second = await manager.submit("a", coroutine)
-        assert await clock.run(first) == "once"
-        assert isinstance(await clock.run(outcome(second)), RuntimeError)
-        assert second.state is State.FAILED
-
-
 @pytest.mark.parametrize("end", ["cancel", "deadline", "close", "drop"])
 async def test_a_coroutine_object_that_never_ran_gives_no_warning_of_python(clock: VirtualClock, end: str) -> None:
     lane = LaneConfig(0, 1, max_pending=1, overflow="drop_oldest")

@@ -32,7 +32,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     """Runs `main` to its end, like `asyncio.run`, on uvloop where it exists.
 
     The first SIGINT or SIGTERM shuts down and drains every started `QueueManager` (for its `drain_timeout`), then
-    cancels `main`; a second one cancels it at once.
+    cancels `main`; a second one closes them, which cancels what runs, and cancels `main` at once.
 
     Returns:
         What `main` returns.
@@ -66,12 +66,13 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
 
 
 class _Stopper:
-    """Drains on the first signal, cancels on the second."""
+    """Drains on the first signal, closes and cancels on the second."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         self._loop = loop
         self._task = task
         self._draining: asyncio.Task[None] | None = None
+        self._closing: list[asyncio.Task[None]] = []
         self.received: signal.Signals | None = None
 
     def listen(self, number: signal.Signals) -> bool:
@@ -87,6 +88,8 @@ class _Stopper:
             self.received = number
             self._draining = self._loop.create_task(self._drain())
         else:
+            # Closing begins before `main` sees its cancellation, so the end of `async with` drains no more.
+            self._closing += [self._loop.create_task(manager.close()) for manager in open_managers(self._loop)]
             self._task.cancel()
 
     async def _drain(self) -> None:
@@ -99,7 +102,8 @@ class _Stopper:
             self._task.cancel()
 
     async def ended(self) -> None:
-        """Returns once no drain of its own is under way."""
+        """Returns once no drain and no close of its own is under way."""
+        await asyncio.gather(*self._closing, return_exceptions=True)
         if self._draining is not None:
             self._draining.cancel()
             await asyncio.wait([self._draining])

@@ -156,16 +156,12 @@ def test_a_second_signal_ends_main_at_once(programs: list[Program]) -> None:
                 say("cancelled")
 
         async def main():
-            async with QueueManager({"a": LaneConfig(0, 1)}, drain_timeout=None) as manager:
+            async with QueueManager({"a": LaneConfig(0, 1)}) as manager:  # drains without limit at its end
                 handle = await manager.submit("a", work)
-                try:
-                    while not manager.is_shutting_down():
-                        await asyncio.sleep(0.001)
-                    say("draining")
-                    await asyncio.Event().wait()
-                except asyncio.CancelledError:
-                    await manager.close()
-                    raise
+                while not manager.is_shutting_down():
+                    await asyncio.sleep(0.001)
+                say("draining")
+                await handle
 
         lane_obs.run(main())
         """

@@ -27,12 +27,14 @@ class Sizes:
     rounds: int = 5
     peer_commands: int = 300
     """Commands and samples of the slow peer."""
+    scrapes: int = 200
+    """Scrapes of the metrics, over HTTP and rendered only."""
     judged: bool = True
 
     @classmethod
     def quick(cls) -> Sizes:
         """A twentieth of everything: shows that it runs, proves nothing."""
-        return cls(5_000, 50_000, 1_000, 500, 50, 0.2, 2, 15, judged=False)
+        return cls(5_000, 50_000, 1_000, 500, 50, 0.2, 2, 15, 10, judged=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ROOT = Path(__file__).parents[1]
-_STATM = Path("/proc/self/statm")
+STATM = Path("/proc/self/statm")
 
 
 def bytes_each(kind: str, count: int, method: str) -> float | None:
     """Bytes for each of `count` pending commands; `None` where the system does not tell."""
-    if method == "rss" and not _STATM.exists():
+    if method == "rss" and not STATM.exists():
         return None
     command = [sys.executable, "-m", "benchmarks.memory", kind, str(count), method]
     done = subprocess.run(command, cwd=_ROOT, check=True, capture_output=True, text=True, timeout=300)
@@ -39,7 +39,7 @@ def bytes_each(kind: str, count: int, method: str) -> float | None:
 
 def resident() -> int:
     """Resident memory of this process in bytes."""
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def traced() -> int:

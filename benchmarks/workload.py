@@ -166,12 +166,13 @@ async def by_priority_queue(count: int) -> float:
         futures.append(future)
     results = [await future for future in futures]
     seconds = time.perf_counter() - start
-    await _end(workers)
+    await end_tasks(workers)
     check(results, count)
     return seconds
 
 
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
+async def end_tasks(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancels tasks and waits for their end."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lane_obs
-from lane_obs import events
+from lane_obs import events, metrics
 from lane_obs.core.state import FINAL, TRANSITIONS
 
 if TYPE_CHECKING:
@@ -250,12 +250,26 @@ def _api() -> str:
     return "\n".join(parts).rstrip()
 
 
+def _metrics() -> str:
+    rows = []
+    for metric in metrics.CATALOGUE:
+        labels = [f"`{label}`" for label in metric.labels] + [f"(`{label}`)" for label in metric.opt_in]
+        rows.append((f"`{metric.name}`", metric.kind, ", ".join(labels), metric.help))
+    return table(["Metric", "Type", "Labels", "Meaning"], rows)
+
+
+def _metric_labels() -> str:
+    return table(["Label", "Meaning"], [(f"`{label}`", text) for label, text in metrics.LABELS.items()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "api": _api,
     "default-lanes": _default_lanes,
     "errors": _errors,
     "events": _events,
     "lane-config": lambda: _fields(lane_obs.LaneConfig),
+    "metric-labels": _metric_labels,
+    "metrics": _metrics,
     "monitor-config": lambda: _fields(lane_obs.MonitorConfig),
     "overview": _overview,
     "queue-options": lambda: _fields(lane_obs.CommandQueue, lane_obs.QueueManager, column="Argument"),

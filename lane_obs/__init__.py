@@ -20,6 +20,7 @@ from lane_obs.errors import (
     InvalidCommand,
     LaneFullError,
     LaneObsError,
+    NotEnded,
     NotStarted,
     RetryAfter,
     ShutdownInProgress,
@@ -29,8 +30,9 @@ from lane_obs.errors import (
     UnknownLane,
     WrongLoop,
 )
-from lane_obs.events import CAUSES, LaneEvent, WaitByCause
+from lane_obs.events import CAUSES, LaneEvent, TraceIds, WaitByCause
 from lane_obs.monitor import MonitorConfig, QueueMonitor
+from lane_obs.observability import Logs, Metrics, Observability, Traces
 from lane_obs.runtime.builder import QueueManagerBuilder
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
 from lane_obs.runtime.handle import CommandContext, CommandHandle, current
@@ -77,9 +79,13 @@ __all__ = [
     "LaneFullError",
     "LaneObsError",
     "LaneStats",
+    "Logs",
     "MemorySink",
+    "Metrics",
     "MonitorConfig",
+    "NotEnded",
     "NotStarted",
+    "Observability",
     "Overflow",
     "QueueConfig",
     "QueueManager",
@@ -96,6 +102,8 @@ __all__ = [
     "SubmitOptions",
     "SystemClock",
     "TraceError",
+    "TraceIds",
+    "Traces",
     "UnknownCommand",
     "UnknownLane",
     "VirtualClock",

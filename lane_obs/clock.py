@@ -11,7 +11,7 @@ import asyncio
 import math
 import time
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from lane_obs.errors import ClockDeadlock, ConfigError
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_NS = 1_000_000_000
+NS: Final = 1_000_000_000
+"""Nanoseconds in a second."""
+_LARGEST: Final = 10**12
 _COMPACT_FLOOR = 64
 # A future's callback, the task it wakes, and a callback that task schedules are three hops through the loop's
 # ready queue, of which only the task shows. Fewer quiet passes were seen to report a false deadlock.
@@ -54,17 +56,15 @@ class SystemClock:
     """Real time, or real time run faster.
 
     Args:
-        speed: how many seconds pass on this clock in one real second; finite, above 0. A replay at `speed=60`
+        speed: how many seconds pass on this clock in one real second, 1e-6 to 1,000,000. A replay at `speed=60`
             shows an hour in a minute.
 
     Raises:
-        ConfigError: `speed` is not a finite number above 0.
+        ConfigError: `speed` is out of range.
     """
 
     def __init__(self, speed: float = 1.0) -> None:
-        if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 < speed < math.inf:
-            raise ConfigError("speed", speed, "give a finite number above 0")
-        self._speed = float(speed)
+        self._speed = _to_number("speed", speed, 1e-6, 1_000_000)
         if speed == 1:
             # Bound straight to the C functions: they are read several times for each command.
             self.now = time.monotonic  # type: ignore[method-assign]
@@ -91,12 +91,7 @@ class _SystemTimer:
     __slots__ = ("_args", "_callback", "_clock", "_handle", "_loop", "_speed", "_when")
 
     def __init__(
-        self,
-        clock: Clock,
-        speed: float,
-        when: float,
-        callback: Callable[..., object],
-        args: tuple[object, ...],
+        self, clock: Clock, speed: float, when: float, callback: Callable[..., object], args: tuple[object, ...]
     ) -> None:
         self._clock = clock
         self._speed = speed
@@ -132,14 +127,14 @@ class VirtualClock:
     Args:
         start: first reading of `now()` in seconds. The default is far from zero and from real readings, so
             mixing clocks fails fast.
-        wall_start: first reading of `wall()`, Unix seconds.
+        wall_start: first reading of `wall()`, Unix seconds. Both are at most 1e12 from zero.
     """
 
     def __init__(self, start: float = 1_000_000.0, wall_start: float = 1_767_225_600.0) -> None:
-        self._start_ns = self._now_ns = round(start * _NS)
-        self._reading = self._now_ns / _NS
+        self._start_ns = self._now_ns = round(_to_number("start", start, -_LARGEST, _LARGEST) * NS)
+        self._reading = self._now_ns / NS
         self._readings = 0
-        self._wall_start_ns = round(wall_start * _NS)
+        self._wall_start_ns = round(_to_number("wall_start", wall_start, -_LARGEST, _LARGEST) * NS)
         self._timers: list[tuple[int, int, _VirtualTimer]] = []
         self._sequence = 0
         self._cancelled = 0
@@ -151,14 +146,14 @@ class VirtualClock:
 
     def wall(self) -> float:
         """Virtual Unix seconds; moves with `now()`."""
-        return (self._wall_start_ns + self._now_ns - self._start_ns) / _NS
+        return (self._wall_start_ns + self._now_ns - self._start_ns) / NS
 
     def call_at(self, when: float, callback: Callable[..., object], *args: object) -> Timer:
         """Calls `callback(*args)` when virtual time reaches `when`, rounded to a nanosecond."""
         timer = _VirtualTimer(self, when, callback, args)
         if when == math.inf:
             return timer
-        due = max(round(when * _NS), self._now_ns)
+        due = max(round(when * NS), self._now_ns)
         self._sequence += 1
         timer.armed = True
         heappush(self._timers, (due, self._sequence, timer))
@@ -177,7 +172,7 @@ class VirtualClock:
         """
         if not 0 <= seconds < math.inf:
             raise ConfigError("seconds", seconds, "virtual time moves forward by a finite amount")
-        end = self._now_ns + round(seconds * _NS)
+        end = self._now_ns + round(seconds * NS)
         await self._settle()
         while self._due_ns() <= end:
             self._fire_next()
@@ -203,7 +198,7 @@ class VirtualClock:
 
     def _move_to(self, now_ns: int) -> None:
         self._now_ns = max(self._now_ns, now_ns)
-        self._reading = max(self._reading, self._now_ns / _NS)
+        self._reading = max(self._reading, self._now_ns / NS)
 
     def _due_ns(self) -> float:
         while self._timers and not self._timers[0][2].armed:
@@ -275,6 +270,12 @@ def _all_tasks_wait() -> bool:
         if task is not current and (waiter is None or waiter.done()):
             return False
     return True
+
+
+def _to_number(field: str, value: object, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ConfigError(field, value, f"give a number from {least:,} to {most:,}")
+    return float(value)
 
 
 async def sleep_until(clock: Clock, when: float) -> None:

@@ -5,6 +5,7 @@ Errors about bad input also derive from the built-in that Python users expect (`
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class NotStarted(LaneObsError, RuntimeError):
     """The call needs a started queue: call `start()` first or use `async with`."""
 
 
+class NotEnded(LaneObsError, RuntimeError):
+    """The command has not ended, so it has neither result nor error yet. Await its handle instead."""
+
+
 class WrongLoop(LaneObsError, RuntimeError):
     """The queue or handle belongs to another event loop or thread. Use `submit_threadsafe` from threads."""
 
@@ -146,21 +151,23 @@ class CommandDropped(CommandError):
 
 
 class RetryAfter(LaneObsError):
-    """Raised by a command to ask for a retry after this many seconds, in place of the policy's delay.
+    """Raised by a command to ask for a retry after so long, in place of the policy's delay.
 
-    It counts as an attempt: once the policy's retries are used up, it is the command's final error.
+    The time is given in seconds or as a `timedelta`. It counts as an attempt: once the policy's retries are
+    used up, it is the command's final error.
 
     Attributes:
-        seconds: delay before the next attempt, zero to 100 years.
+        seconds: delay before the next attempt, in seconds, zero to 100 years.
     """
 
     seconds: float = 0.0
 
-    def __init__(self, seconds: float, message: str = "") -> None:
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:
-            raise ConfigError("seconds", seconds, "give seconds of zero or more, at most 100 years")
-        super().__init__(message or f"retry after {seconds} s")
-        self.seconds = float(seconds)
+    def __init__(self, seconds: float | timedelta, message: str = "") -> None:
+        given = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= MAX_SECONDS:
+            raise ConfigError("seconds", seconds, "give seconds of zero or more, at most 100 years, or a timedelta")
+        super().__init__(message or f"retry after {given} s")
+        self.seconds = float(given)
 
 
 class StreamClosed(LaneObsError):

@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 from contextlib import contextmanager, suppress
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from lane_obs.errors import ConfigError
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+_STDOUT: Final = 1
+_STDERR: Final = 2
+
 
 class OutputFile:
-    """A file to be written once.
+    """A file to be written once. Pipes and devices are written to as they are, with nothing to replace.
 
     Args:
         path: where it is to be. A symbolic link is followed. An existing file stays as it is until `write`.
@@ -26,30 +29,48 @@ class OutputFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = str(path)
         self._target = os.path.realpath(path)
         self._temporary: str | None = None
         self._file = self._open()
 
     def _open(self) -> IO[bytes]:
-        if os.path.exists(self._target) and not _replaceable(self._target):
-            return open(self._target, "wb")  # writes to a device or pipe; raises for all else
+        for descriptor in (_STDOUT, _STDERR):
+            if is_open_as(self._path, descriptor):  # /dev/stdout: after what stands there already, if it is a file
+                return open(os.dup(descriptor), "wb")
+        if os.path.exists(self._path) and not self._replaceable():
+            return open(self._path, "wb")  # writes to a device or pipe; raises for all else
         directory, name = os.path.split(self._target)
         descriptor, self._temporary = tempfile.mkstemp(prefix=f".{name[:100]}.", suffix=".tmp", dir=directory)
         if os.path.exists(self._target):  # a new file is private; one that is replaced keeps its mode
             os.fchmod(descriptor, stat.S_IMODE(os.stat(self._target).st_mode))
         return open(descriptor, "wb")
 
+    def _replaceable(self) -> bool:
+        # What has no name of its own (a pipe behind /dev/fd/63) has a path that leads back nowhere, or elsewhere.
+        found = os.stat(self._path)
+        with suppress(OSError):
+            return (
+                stat.S_ISREG(found.st_mode)
+                and os.path.samestat(found, os.stat(self._target))
+                and os.access(self._target, os.W_OK)
+            )
+        return False
+
     def write(self, chunks: Iterable[bytes]) -> None:
         """Writes the whole file and puts it in its place.
 
         Raises:
-            OSError: it could not be written; what was there before still is.
+            OSError: it could not be written, and names it; what was there before still is.
         """
-        with self._file:
-            self._file.writelines(chunks)
-        if self._temporary is not None:
-            os.replace(self._temporary, self._target)
-            self._temporary = None
+        try:
+            with self._file:
+                self._file.writelines(chunks)
+            if self._temporary is not None:
+                os.replace(self._temporary, self._target)
+                self._temporary = None
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._path) from error
 
     def discard(self) -> None:
         """Leaves nothing behind, unless it was written."""
@@ -61,8 +82,11 @@ class OutputFile:
             self._temporary = None
 
 
-def _replaceable(path: str) -> bool:
-    return stat.S_ISREG(os.stat(path).st_mode) and os.access(path, os.W_OK)
+def is_open_as(path: str | Path, descriptor: int = _STDOUT) -> bool:
+    """Whether a path leads to what this process has open as standard output (or error)."""
+    with suppress(OSError):  # it has been closed, or there is nothing there
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    return False
 
 
 @contextmanager

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
+import sys
+from functools import partial
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
 
-from lane_obs.cli.output import output_file
+from lane_obs.cli.observe import Hold, OtlpProtocol, Watching, losses, watched
+from lane_obs.cli.output import is_open_as, output_file
 from lane_obs.cli.report import print_summary
 from lane_obs.cli.screen import make_console, make_screen
 from lane_obs.clock import SystemClock, VirtualClock, sleep
 from lane_obs.config import QueueConfig, load_lanes
 from lane_obs.errors import ConfigError, LaneObsError
-from lane_obs.runtime.run import loop_factory
+from lane_obs.runtime.run import loop_factory, told_to_stop
 from lane_obs.simulation.fit import fit
 from lane_obs.simulation.record import BAD_OUTCOMES
 from lane_obs.simulation.replay import Replay
@@ -25,19 +27,21 @@ from lane_obs.simulation.summary import summarize
 from lane_obs.simulation.trace import read_trace
 
 if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable, Iterator
+
     from lane_obs.cli.output import OutputFile
-    from lane_obs.cli.screen import Screen
+    from lane_obs.cli.screen import PipeConsole
     from lane_obs.simulation.replay import ReplayResult
     from lane_obs.simulation.summary import Summary
     from lane_obs.simulation.trace import Trace
 
 _BAD_INPUT: Final = 2
 _SOME_FAILED: Final = 1
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _SHOWN_ROWS: Final = 20
 
 
-def replay_command(
+def replay_command(  # noqa: PLR0913 - typer makes the options of the arguments
     trace: Annotated[
         Path, typer.Argument(metavar="TRACE", help="Recorded traffic: CSV, or JSON Lines (.jsonl, .ndjson, .json).")
     ],
@@ -53,6 +57,13 @@ def replay_command(
     seed: Annotated[int, typer.Option(help="Seed of the jitter of retries.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write the summary to this file, as JSON.")] = None,
     records: Annotated[Path | None, typer.Option(help="Write one JSON line a command to this file.")] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Serve /metrics on this port of 127.0.0.1; 0 for any free one.")
+    ] = None,
+    hold: Annotated[bool, typer.Option("--hold", help="Serve metrics on after the end, until Ctrl-C.")] = False,
+    otlp_endpoint: Annotated[str | None, typer.Option(metavar="URL", help="Send spans to this OTLP receiver.")] = None,
+    otlp_protocol: Annotated[OtlpProtocol | None, typer.Option(help="How to send them.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Append a JSON line a command, and for alerts.")] = None,
 ) -> None:
     """Send recorded traffic through the queue, each command at its time.
 
@@ -60,17 +71,26 @@ def replay_command(
     """  # noqa: DOC501 - this text is what --help shows
     try:
         clock = _make_clock(speed, virtual=virtual)
-        _check_distinct({"TRACE": trace, "--lanes": lanes, "--json": json, "--records": records})
+        watching = Watching(metrics_port, otlp_endpoint, otlp_protocol, log_file, hold)
+        outputs = {"--json": json, "--records": records, "--log-file": log_file}
+        _check_distinct({"TRACE": trace, "--lanes": lanes, **outputs})
         config = _load(lanes)
         rows = read_trace(
             trace, prefill_seconds=prefill_seconds, decode_seconds=decode_seconds, skip_bad_rows=skip_bad_rows
         )
         rows = fit(rows, config, skip_bad_rows=skip_bad_rows)
-        with output_file("--json", json) as json_file, output_file("--records", records) as records_file:
+        # Who writes to /dev/stdout, for another program to read, wants nothing else there.
+        console = make_console(sys.stderr if any(p and is_open_as(p) for p in outputs.values()) else sys.stdout)
+        with (
+            output_file("--json", json) as json_file,
+            output_file("--records", records) as records_file,
+            watched(watching, partial(console.print, markup=False, soft_wrap=True)) as sinks,
+        ):
             _report_skipped(rows)
-            code = _run(Replay(rows, config, clock, seed=seed), clock, json_file, records_file)
+            job = Replay(rows, config, clock, seed=seed, sinks=sinks)
+            code = _Run(job, clock, console, (json_file, records_file), Hold() if hold else None).run()
     except (LaneObsError, OSError) as error:
-        typer.echo(f"lane-obs: {_in_one_line(error)}", err=True)
+        _complain(error)
         raise typer.Exit(_BAD_INPUT) from error
     raise typer.Exit(code)
 
@@ -121,6 +141,10 @@ def _report_skipped(trace: Trace) -> None:
         typer.echo(f"  and {len(skipped) - _SHOWN_ROWS} more (--json lists them all)", err=True)
 
 
+def _complain(error: Exception) -> None:
+    typer.echo(f"lane-obs: {_in_one_line(error)}", err=True)
+
+
 def _in_one_line(error: Exception) -> str:
     text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
     return " ".join(text.splitlines())
@@ -129,80 +153,113 @@ def _in_one_line(error: Exception) -> str:
 # --- run --------------------------------------------------------------------------------------------------------
 
 
-def _run(
-    job: Replay, clock: SystemClock | VirtualClock, json_file: OutputFile | None, records_file: OutputFile | None
-) -> int:
-    """Runs the replay, writes the files, prints the summary, and returns the exit code."""
-    console, stopwatch = make_console(), SystemClock()
-    began, interrupt, screen = stopwatch.now(), _Interrupt(job), make_screen(console)
-    try:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            result = runner.run(_run_shown(job, clock, screen, interrupt))
-    finally:
-        screen.close()
-    summary = summarize(result, job.trace, job.config)
-    _write(result, summary, json_file, records_file)
-    print_summary(console, summary, stopwatch.now() - began)
-    if interrupt.received is not None:
-        return 128 + interrupt.received
-    return _SOME_FAILED if any(summary.total.outcomes[outcome] for outcome in BAD_OUTCOMES) else 0
+class _Run:
+    """One replay with what the user sees of it."""
 
-
-async def _run_shown(
-    job: Replay, clock: SystemClock | VirtualClock, screen: Screen, interrupt: _Interrupt
-) -> ReplayResult:
-    loop = asyncio.get_running_loop()
-    heard = [number for number in _SIGNALS if _listen(loop, number, interrupt, screen)]
-    showing = asyncio.ensure_future(_keep_showing(job, screen))
-    try:
-        return await (clock.run(job.run()) if isinstance(clock, VirtualClock) else job.run())
-    finally:
-        showing.cancel()
-        await asyncio.wait([showing])
-        for number in heard:
-            loop.remove_signal_handler(number)
-
-
-def _listen(loop: asyncio.AbstractEventLoop, number: signal.Signals, interrupt: _Interrupt, screen: Screen) -> bool:
-    """Installs the handler of a signal; False where the platform or thread has none."""
-    try:
-        loop.add_signal_handler(number, interrupt, number, screen)
-    except (NotImplementedError, RuntimeError, ValueError):
-        return False
-    return True
-
-
-async def _keep_showing(job: Replay, screen: Screen) -> None:
-    clock = SystemClock()  # also when the replay's own time is virtual or faster
-    while True:
-        screen.show(job)
-        await sleep(clock, screen.every_seconds)
-
-
-class _Interrupt:
-    """Drains on the first signal, cancels on the second."""
-
-    def __init__(self, job: Replay) -> None:
+    def __init__(
+        self,
+        job: Replay,
+        clock: SystemClock | VirtualClock,
+        console: PipeConsole,
+        files: tuple[OutputFile | None, OutputFile | None],
+        hold: Hold | None,
+    ) -> None:
         self._job = job
-        self.received: signal.Signals | None = None
+        self._clock = clock
+        self._console = console
+        self._screen = make_screen(console)
+        self._files = files
+        self._hold = hold
+        self._interrupted: signal.Signals | None = None
 
-    def __call__(self, number: signal.Signals, screen: Screen) -> None:
-        """Takes a signal."""
-        if self.received is None:
-            self.received = number
+    def run(self) -> int:
+        """Runs the replay, writes the files, prints the summary, and returns the exit code."""
+        try:
+            with asyncio.Runner(loop_factory=loop_factory()) as runner:
+                code = runner.run(self._main())
+        finally:
+            self._screen.close()
+        for loss in losses(self._job.sink_stats()):
+            typer.echo(loss, err=True)
+        return code
+
+    async def _main(self) -> int:
+        stopwatch = SystemClock()
+        began = stopwatch.now()
+        with told_to_stop(self._interrupt):
+            try:
+                await self._play()
+                self._screen.close()
+                code = self._tell(stopwatch.now() - began)
+                if self._hold is not None and self._interrupted is None:
+                    self._screen.say("serving on; interrupt to end")
+                    await self._hold.wait()
+            finally:
+                await self._job.close()
+        return code
+
+    async def _play(self) -> None:
+        showing = asyncio.ensure_future(self._keep_showing())
+        try:
+            play = self._job.play()
+            await (self._clock.run(play) if isinstance(self._clock, VirtualClock) else play)
+        finally:
+            showing.cancel()
+            await asyncio.wait([showing])
+
+    async def _keep_showing(self) -> None:
+        clock = SystemClock()  # also when the replay's own time is virtual or faster
+        while True:
+            self._screen.show(self._job)
+            await sleep(clock, self._screen.every_seconds)
+
+    def _interrupt(self, number: signal.Signals) -> None:
+        """Drains on the first signal, cancels on the second; ends a hold."""
+        if self._hold is not None and self._hold.is_on:
+            self._hold.end()
+        elif self._interrupted is None:
+            self._interrupted = number
             self._job.stop()
             total = self._job.recorder.total
             left = total.running + total.waiting
-            screen.say(f"stopping once all that was sent has ended (left: {left}); interrupt again to cancel them")
+            text = f"stopping once all that was sent has ended (left: {left}); interrupt again to cancel them"
+            self._screen.say(text)
         else:
             self._job.cancel()
 
+    def _tell(self, seconds: float) -> int:
+        """Writes the files, prints the summary, and returns the exit code."""
+        result = self._job.result()
+        summary = summarize(result, self._job.trace, self._job.config)
+        errors = _write(result, summary, self._files)
+        print_summary(self._console, summary, seconds)
+        if (failure := self._console.failure) is not None:
+            errors.append(OSError(failure.errno, failure.strerror, "standard output"))
+        for error in errors:
+            _complain(error)
+        if errors:
+            return _BAD_INPUT
+        if self._interrupted is not None:
+            return 128 + self._interrupted
+        return _SOME_FAILED if any(summary.total.outcomes[outcome] for outcome in BAD_OUTCOMES) else 0
 
-def _write(
-    result: ReplayResult, summary: Summary, json_file: OutputFile | None, records_file: OutputFile | None
-) -> None:
-    if json_file is not None:
-        json_file.write([msgspec.json.format(msgspec.json.encode(summary), indent=2), b"\n"])
-    if records_file is not None:
-        encoder = msgspec.json.Encoder()
-        records_file.write(encoder.encode(record) + b"\n" for record in result.records)
+
+def _write(result: ReplayResult, summary: Summary, files: tuple[OutputFile | None, OutputFile | None]) -> list[OSError]:
+    """Writes the files that were asked for, and returns what went wrong: one that fails must not cost the other."""
+    errors = []
+    for file, chunks in zip(files, (_summary_json(summary), _record_lines(result)), strict=True):
+        try:
+            if file is not None:
+                file.write(chunks)
+        except OSError as error:
+            errors.append(error)
+    return errors
+
+
+def _summary_json(summary: Summary) -> Iterable[bytes]:
+    return [msgspec.json.format(msgspec.json.encode(summary), indent=2), b"\n"]
+
+
+def _record_lines(result: ReplayResult) -> Iterator[bytes]:
+    encoder = msgspec.json.Encoder()
+    return (encoder.encode(record) + b"\n" for record in result.records)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import sys
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 from rich.box import SIMPLE
 from rich.console import Console, Group
@@ -26,21 +25,37 @@ _PLAIN_WIDTH: Final = 120
 
 
 class PipeConsole(Console):
-    """A console that falls silent when its reader goes away; the replay goes on for its files and its exit code."""
+    """A console that falls silent when its reader goes away; the replay goes on for its files and its exit code.
+
+    Attributes:
+        failure: why it fell silent, where that was no fault of the reader: the disk is full, say.
+    """
+
+    failure: OSError | None = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints as `Console` does, but raises nothing when that cannot be written."""
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self.failure = error
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """Sends what is still to come to nowhere."""
         self.quiet = True
         with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            os.dup2(nowhere.fileno(), self.file.fileno())
 
 
-def make_console() -> Console:
-    """Standard output; of a fixed width where it is no terminal and nothing else is said."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name must not end the replay
-    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    return PipeConsole(width=_PLAIN_WIDTH if fixed else None, highlight=False, emoji=False)
+def make_console(stream: TextIO | None) -> PipeConsole:
+    """A console on standard output or error; of a fixed width where that is no terminal and nothing else is said."""
+    if stream is None:  # it was closed when this process began
+        stream = io.StringIO()
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a name must not end the replay
+    fixed = not stream.isatty() and "COLUMNS" not in os.environ
+    return PipeConsole(file=stream, width=_PLAIN_WIDTH if fixed else None, highlight=False, emoji=False)
 
 
 class Screen(Protocol):
@@ -60,7 +75,7 @@ class Screen(Protocol):
 
 def make_screen(console: Console) -> Screen:
     """A live screen on a terminal that can redraw, else a plain one."""
-    return LiveScreen(console) if sys.stdout.isatty() and not console.is_dumb_terminal else PlainScreen(console)
+    return LiveScreen(console) if console.file.isatty() and not console.is_dumb_terminal else PlainScreen(console)
 
 
 class PlainScreen:

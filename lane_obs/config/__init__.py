@@ -1,6 +1,16 @@
 """Configuration: frozen values, checked once when they are built, varied with `replace` or `with_*`."""
 
-from lane_obs.config.check import Duration, check_keys, check_name, to_choice, to_count, to_seconds
+from lane_obs.config.check import (
+    Duration,
+    check_clock,
+    check_keys,
+    check_methods,
+    check_name,
+    to_choice,
+    to_count,
+    to_seconds,
+    to_seed,
+)
 from lane_obs.config.file import load_lanes
 from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, Overflow, QueueConfig, check_lanes
 from lane_obs.config.retry import Jitter, RetryPolicy
@@ -13,11 +23,14 @@ __all__ = [
     "Overflow",
     "QueueConfig",
     "RetryPolicy",
+    "check_clock",
     "check_keys",
     "check_lanes",
+    "check_methods",
     "check_name",
     "load_lanes",
     "to_choice",
     "to_count",
     "to_seconds",
+    "to_seed",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -47,6 +48,47 @@ def to_count(field: str, value: object, *, minimum: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(field, value, f"give a whole number of {minimum} or more")
     return value
+
+
+def to_seed(field: str, value: object) -> int | None:
+    """Checks the seed of a random generator: a whole number, or `None` for a random one.
+
+    Raises:
+        ConfigError: anything else, text and floats included: what looks different must not run differently.
+    """
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise ConfigError(field, value, "give a whole number, or None for a random one")
+
+
+def check_methods(field: str, value: object, names: Collection[str], wanted: str) -> None:
+    """Checks that a value is an object (no class) with these methods.
+
+    Args:
+        field: what the error calls it.
+        value: the object.
+        names: its methods; a dot leads to those of an attribute.
+        wanted: what the error asks for.
+
+    Raises:
+        ConfigError: one of them is missing.
+    """
+    for name in names:
+        try:
+            method = operator.attrgetter(name)(value)
+        except AttributeError:
+            method = None
+        if isinstance(value, type) or not callable(method):
+            raise ConfigError(field, value, wanted)
+
+
+def check_clock(value: object) -> None:
+    """Checks that a value is a `Clock`.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    check_methods("clock", value, ("now", "wall", "call_at"), "give a Clock: an object with now, wall and call_at")
 
 
 def check_name(field: str, value: object) -> str:

@@ -36,7 +36,8 @@ class LaneConfig:
         timeout: limit on one attempt in seconds; `None` (default) for none.
         retry: what happens to a failed attempt; default no retries.
         max_pending: bound on commands that wait (ready, delayed and backing off); `None` (default) for none.
-        overflow: what a full lane does: `"wait"` (default), `"reject"` or `"drop_oldest"`.
+        overflow: what a full lane does: `"wait"` (default), `"reject"` or `"drop_oldest"`; the latter two need
+            `max_pending`.
         pressure_threshold: emit `queue.lane.pressure` when this many commands wait, and `queue.lane.idle` when
             none does any more; `None` (default) for neither.
 
@@ -72,6 +73,8 @@ class LaneConfig:
             if getattr(self, field) is not None:
                 to_count(field, getattr(self, field), minimum=1)
         object.__setattr__(self, "overflow", to_choice("overflow", self.overflow, Overflow))
+        if self.max_pending is None and self.overflow is not Overflow.WAIT:
+            raise ConfigError("overflow", str(self.overflow), "give max_pending too: a lane without it is never full")
 
     def with_timeout(self, timeout: Duration) -> LaneConfig:
         """A copy with a limit on one attempt."""

@@ -72,12 +72,15 @@ class Engine:
             record.state = _DELAYED
             lane.counts[_DELAYED] += 1
             return
-        lane.counts[_READY] += 1
+        counts = lane.counts
+        counts[_READY] = ready = counts[_READY] + 1
         if returning:
             lane.ready.put_back(record)
         else:
             lane.ready.add(record)
-        record.ready_mark = lane.meter.mark(now)
+        record.ready_mark = mark = lane.meter.mark(now)
+        if ready == 1:
+            lane.begin_waiting(mark, now)
         if lane.turn is None:
             self._line_up(lane, now)
 
@@ -93,6 +96,8 @@ class Engine:
         lane: Lane = record.home
         lane.ready.put_back(record)
         record.ready_mark = lane.meter.mark(now)
+        if lane.counts[_READY] == 1:
+            lane.begin_waiting(record.ready_mark, now)
         if lane.turn is None:
             self._line_up(lane, now)
 
@@ -105,10 +110,13 @@ class Engine:
             return None
         record = lane.ready.pop()
         counts = lane.counts
-        counts[_READY] -= 1  # as `_move` does; `pop` gives out ready commands only
+        counts[_READY] = ready = counts[_READY] - 1  # as `_move` does; `pop` gives out ready commands only
         counts[_RUNNING] += 1
+        lane.running[record] = None
         record.state = _RUNNING
-        record.start_mark = lane.meter.mark(now)
+        record.start_mark = mark = lane.meter.mark(now)
+        if not ready:
+            lane.end_waiting(mark, now)
         record.started_at = now
         record.attempt += 1
         schedule.started(lane, now)
@@ -130,7 +138,10 @@ class Engine:
         record.finished_at = now
         self.live -= 1
         if old is _READY:
-            record.home.ready.forget()
+            lane: Lane = record.home
+            lane.ready.forget()
+            if not lane.counts[_READY]:
+                lane.end_waiting(lane.meter.mark(now), now)
             self._schedule.settle(now)
 
     def succeed(self, record: Record, now: float) -> None:
@@ -143,12 +154,14 @@ class Engine:
         counts = lane.counts
         counts[_RUNNING] -= 1
         counts[_SUCCEEDED] += 1
+        del lane.running[record]
         self._schedule.ended(lane, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)
 
     def _end_attempt(self, record: Record, state: State, now: float) -> None:
         self._move(record, state)
+        del record.home.running[record]
         record.ran += now - record.started_at
         self._schedule.ended(record.home, now)
         if self._contention.mode is not _FREE:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lane_obs.core.state import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lane_obs.core.record import Record
+
+T = TypeVar("T")
 
 _COMPACT_FLOOR = 64
 _READY = State.READY
@@ -95,12 +100,15 @@ class ReadyQueue:
             self._ghosts -= 1
 
     def oldest_since(self) -> float | None:
-        """When the command that is ready for the longest time became so; `None` when there is none."""
-        self._skip_ghosts()
-        self._trim_ages()
-        heads = [self._fresh[0].since] if self._fresh else []
-        if self._returned_by_age:
-            heads.append(self._returned_by_age[0][0])
+        """When the command that is ready for the longest time became so; `None` when there is none.
+
+        It changes nothing and may be called from any thread.
+        """
+        fresh = _first(self._fresh, lambda record: record.state is _READY)
+        returned = _first(self._returned_by_age, _still_ready)
+        heads = [] if fresh is None else [fresh.since]
+        if returned is not None:
+            heads.append(returned[0])
         return min(heads, default=None)
 
     def ahead_of(self, seq: int) -> int:
@@ -116,3 +124,13 @@ class ReadyQueue:
 def _still_ready(item: tuple[float, Record]) -> bool:
     since, record = item
     return record.state is _READY and record.since == since
+
+
+def _first(items: deque[T], wanted: Callable[[T], bool]) -> T | None:
+    """The first that is wanted; by index, as another thread may change the deque meanwhile."""
+    number = 0
+    with contextlib.suppress(IndexError):
+        while not wanted(item := items[number]):
+            number += 1
+        return item
+    return None

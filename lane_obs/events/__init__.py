@@ -28,6 +28,7 @@ from lane_obs.events.command import (
     CommandUnsuccessful,
     DeadLetterEvicted,
     DeadLetterRequeued,
+    TracedEvent,
 )
 from lane_obs.events.event import LaneEvent
 from lane_obs.events.queue import (
@@ -40,6 +41,7 @@ from lane_obs.events.queue import (
     LanePressure,
     LaneResumed,
     LaneStateEvent,
+    LoopBlocked,
     QueueClosed,
     QueueStarted,
     ShutdownComplete,
@@ -47,6 +49,7 @@ from lane_obs.events.queue import (
     SinkDisabled,
     SinkFailed,
 )
+from lane_obs.events.trace import TraceIds
 from lane_obs.events.wait import CAUSES, NO_WAIT, WaitByCause
 
 __all__ = [
@@ -81,12 +84,15 @@ __all__ = [
     "LanePressure",
     "LaneResumed",
     "LaneStateEvent",
+    "LoopBlocked",
     "QueueClosed",
     "QueueStarted",
     "ShutdownComplete",
     "ShutdownStarted",
     "SinkDisabled",
     "SinkFailed",
+    "TraceIds",
+    "TracedEvent",
     "WaitByCause",
 ]
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import ClassVar
 
 from lane_obs.events.event import LaneEvent
+from lane_obs.events.trace import TraceIds  # noqa: TC001 - msgspec reads the annotation
 from lane_obs.events.wait import NO_WAIT, WaitByCause
 
 
-class CommandEvent(LaneEvent, frozen=True):
+class TracedEvent(LaneEvent, frozen=True, kw_only=True):
+    """Base of the events that may belong to a trace.
+
+    Attributes:
+        trace: the span of the attempt, before the first attempt that of the submit; `None` when nobody traces.
+    """
+
+    trace: TraceIds | None = None
+
+
+class CommandEvent(TracedEvent, frozen=True):
     """Base of the events about one command.
 
     Attributes:

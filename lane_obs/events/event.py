@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-_HEADER: Final = frozenset({"seq", "at", "wall", "exception"})
+_HEADER: Final = frozenset({"seq", "at", "wall", "exception", "trace"})
 
 
 class LaneEvent(msgspec.Struct, frozen=True, kw_only=False):
@@ -33,7 +33,9 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=False):
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The event's own fields as plain data, ready for JSON."""
-        return {
+        """The event's own fields as plain data, ready for JSON; `trace_id` and `span_id` where it has a trace."""
+        fields = {
             name: msgspec.to_builtins(getattr(self, name)) for name in self.__struct_fields__ if name not in _HEADER
         }
+        trace = getattr(self, "trace", None)
+        return fields if trace is None else {**fields, "trace_id": trace.trace_hex, "span_id": trace.span_hex}

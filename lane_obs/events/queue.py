@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from lane_obs.events.command import TracedEvent
 from lane_obs.events.event import LaneEvent
 
 
@@ -89,6 +90,23 @@ class SinkDisabled(LaneEvent, frozen=True):
     key: ClassVar[str] = "queue.sink.disabled"
     sink: str
     failures: int
+
+
+class LoopBlocked(TracedEvent, frozen=True):
+    """Something kept the event loop from turning for `seconds`.
+
+    Attributes:
+        seconds: how long.
+        command_id, lane, command_type: the command that ran at the time; `None` when none did.
+        stack: where it was, outermost first, in its own frames: `file:line in function`.
+    """
+
+    key: ClassVar[str] = "queue.loop.blocked"
+    seconds: float
+    command_id: str | None = None
+    lane: str | None = None
+    command_type: str | None = None
+    stack: tuple[str, ...] = ()
 
 
 class AlertEvent(LaneEvent, frozen=True):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from lane_obs import events
 from lane_obs.clock import sleep
-from lane_obs.config import Duration, to_count, to_seconds
+from lane_obs.config import Duration, check_methods, to_count, to_seconds
+from lane_obs.errors import ConfigError, ShutdownInProgress
 
 if TYPE_CHECKING:
     from lane_obs.bus import Bus
@@ -76,16 +77,22 @@ class MonitorConfig:
 
 
 class QueueMonitor:
-    """Samples a queue in the background. Each crossing of a threshold is one event, up and down.
+    """Samples a queue in the background until the queue closes. Each crossing of a threshold is one event, up and down.
 
     Args:
         queue: the queue.
         config: thresholds; default `MonitorConfig()`.
+
+    Raises:
+        ConfigError: something else than a queue or its configuration was given.
     """
 
     def __init__(self, queue: Monitored, config: MonitorConfig | None = None) -> None:
+        check_methods("queue", queue, ("stats", "bus.emit", "clock.now"), "give a CommandQueue or QueueManager")
+        if config is not None and not isinstance(config, MonitorConfig):
+            raise ConfigError("config", config, "give a MonitorConfig")
         self._queue = queue
-        self._config = config or MonitorConfig()
+        self._config = MonitorConfig() if config is None else config
         self._firing: set[str] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -95,17 +102,30 @@ class QueueMonitor:
         return cls(queue, config)
 
     async def start(self) -> None:
-        """Starts to sample; calling it again does nothing."""
+        """Starts to sample; calling it again does nothing.
+
+        Raises:
+            ShutdownInProgress: the queue is closed, or about to be.
+        """
+        if self._queue.bus.closed:
+            raise ShutdownInProgress("the queue is closed; nothing is left to watch")
         if self._task is None or self._task.done():
+            self._queue.bus.closers.add(self._end)
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._watch(), context=contextvars.Context())
 
     async def stop(self) -> None:
         """Stops sampling."""
+        self._queue.bus.closers.discard(self._end)
+        task = self._task
+        if task is not None:
+            self._end()
+            await asyncio.wait([task])
+
+    def _end(self) -> None:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            await asyncio.wait([task])
 
     async def stats(self) -> Counts:
         """The queue's statistics now."""

@@ -12,6 +12,7 @@ import msgspec
 
 from lane_obs import events
 from lane_obs.core import timer
+from lane_obs.core.fact import started
 from lane_obs.core.retry import delay_before_retry, may_retry
 from lane_obs.core.state import State
 from lane_obs.errors import error_text
@@ -77,9 +78,12 @@ class Attempts:
         timeout = handle.home.config.timeout if options.timeout is _UNSET else options.timeout
         if timeout is not None:
             handle.timer = self._owner.timers.set(now + timeout, timer.TIMEOUT, handle)
-        if self._bus.active:
-            wait = handle.fold_wait()
-            self._owner.emit(events.CommandStarted, handle, now, wait.total, wait)
+        bus = self._bus
+        if bus.at_start:
+            bus.call(bus.at_start, handle)
+        if bus.active:
+            marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
+            bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
         context = handle._context
         assert context is not None
         attempt = self._attempt(handle)
@@ -124,6 +128,8 @@ class Attempts:
     async def _attempt(self, handle: CommandHandle[Any]) -> None:
         current_handle.set(handle)
         try:
+            if self._bus.in_attempt:
+                self._bus.call(self._bus.in_attempt, handle)
             value = await handle._call(*handle._args)
         except BaseException as error:
             if isinstance(error, GeneratorExit) and self._loop.is_closed():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lane_obs.config import DEFAULT_LANES, LaneConfig, check_name
+from lane_obs.config import DEFAULT_LANES, LaneConfig, check_name, to_count
 from lane_obs.errors import ConfigError
-from lane_obs.runtime.dead_letters import DeadLetterQueue
 from lane_obs.runtime.manager import QueueManager
 
 if TYPE_CHECKING:
-    from lane_obs.bus import Sink
+    from lane_obs.bus import AnySink, Observer
 
 
 class QueueManagerBuilder:
@@ -20,8 +19,8 @@ class QueueManagerBuilder:
         emitter: the first sink, usually an `EventEmitter`; `None` for none.
     """
 
-    def __init__(self, emitter: Sink | None = None) -> None:
-        self._sinks: list[Sink] = [] if emitter is None else [emitter]
+    def __init__(self, emitter: AnySink | None = None) -> None:
+        self._sinks: list[AnySink] = [] if emitter is None else [emitter]
         self._lanes: dict[str, LaneConfig] = {}
         self._options: dict[str, Any] = {}
 
@@ -29,11 +28,13 @@ class QueueManagerBuilder:
         """Adds a lane; `priority`, where given, replaces the configuration's.
 
         Raises:
-            ConfigError: the name is not allowed or taken.
+            ConfigError: the name is not allowed or taken, or `config` is no `LaneConfig`.
         """
         check_name("lane name", name)
         if name in self._lanes:
             raise ConfigError("lane name", name, "each lane needs a name of its own")
+        if not isinstance(config, LaneConfig):
+            raise ConfigError(f"lanes.{name}", config, "give a LaneConfig")
         self._lanes[name] = config if priority is None else config.with_priority(priority)
         return self
 
@@ -48,24 +49,37 @@ class QueueManagerBuilder:
         return self
 
     def with_dlq(self, size: int) -> QueueManagerBuilder:
-        """Keeps this many dead letters."""
-        self._options["dead_letters"] = DeadLetterQueue(size)
+        """Keeps this many dead letters, in a `DeadLetterQueue` that each `build` makes anew.
+
+        Raises:
+            ConfigError: `size` is not a whole number of 1 or more.
+        """
+        self._options["dead_letters"] = to_count("size", size, minimum=1)
         return self
 
     def with_max_concurrency(self, max_concurrency: int) -> QueueManagerBuilder:
-        """Bounds the running commands of all lanes together."""
-        self._options["max_concurrency"] = max_concurrency
+        """Bounds the running commands of all lanes together.
+
+        Raises:
+            ConfigError: it is not a whole number of 1 or more.
+        """
+        self._options["max_concurrency"] = to_count("max_concurrency", max_concurrency, minimum=1)
         return self
 
-    def with_sink(self, sink: Sink) -> QueueManagerBuilder:
+    def with_sink(self, sink: AnySink) -> QueueManagerBuilder:
         """Adds a sink."""
         self._sinks.append(sink)
         return self
 
+    def with_observability(self, observe: Observer) -> QueueManagerBuilder:
+        """Adds logs, metrics and traces: an `Observability`. It serves one manager."""
+        self._sinks += observe.sinks
+        return self
+
     def build(self) -> QueueManager:
-        """Makes the manager; without lanes it gets the default ones.
+        """Makes a manager; without lanes it gets the default ones. Managers of one builder share its sinks.
 
         Raises:
             ConfigError: a value that is not allowed, named.
         """
-        return QueueManager(self._lanes or None, sinks=self._sinks, **self._options)
+        return QueueManager(dict(self._lanes) or None, sinks=list(self._sinks), **self._options)

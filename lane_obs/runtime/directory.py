@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from lane_obs.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -42,7 +44,13 @@ class Directory:
             del self.by_key[options.key]
 
     def find(self, command_id: str) -> CommandHandle[Any] | None:
-        """The live command of this id."""
+        """The live command of this id.
+
+        Raises:
+            ConfigError: it is no id at all.
+        """
+        if not isinstance(command_id, str):
+            raise ConfigError("command_id", command_id, "give the id of a command as text")
         found = self.by_id.get(command_id)
         if found is None:
             prefix, _, number = command_id.rpartition("-")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.core import timer
+from lane_obs.core.fact import completed, submitted, told
 from lane_obs.core.state import State
 from lane_obs.core.timer import Timers
 from lane_obs.errors import WrongLoop, error_text
@@ -187,8 +188,11 @@ class Dispatcher:
             self.directory.add(handle)
             self.engine.submit(handle, now, delayed=options.delay > 0, returning=requeued)
             self._set_timers(handle, now)
-        if self.bus.active:
-            self.emit(events.CommandSubmitted, handle, now, options.delay, options.deadline, requeued)
+        bus = self.bus
+        if bus.at_submit:
+            bus.call(bus.at_submit, handle)
+        if bus.active:
+            bus.append((submitted, now, handle, options.delay, options.deadline, requeued, handle.trace))
         if not self.woken:
             self.wake()
 
@@ -208,7 +212,7 @@ class Dispatcher:
         self.engine.succeed(handle, now)
         self._let_go(handle, value)
         if self.bus.active:
-            self.emit(events.CommandCompleted, handle, now, *_times(handle, ran=True))
+            self.bus.append((completed, now, handle))
 
     def _let_go(self, handle: CommandHandle[Any], value: Any) -> None:
         """Keeps the value of a command that has ended, tells those who wait for it, and forgets the rest."""
@@ -278,12 +282,8 @@ class Dispatcher:
 
     def emit(self, kind: Callable[..., Any], handle: CommandHandle[Any], now: float, *fields: object) -> None:
         """Appends an event about a command; does nothing when nobody listens."""
-        bus = self.bus
-        if bus.active:
-            name = handle.home.name
-            bus.append(
-                kind(bus.next_seq(), now, bus.wall(), handle.id, name, handle.command_type, handle.attempt, *fields)
-            )
+        if self.bus.active:
+            self.bus.append((told, now, handle, kind, handle.attempt, handle.trace, *fields))
 
 
 _ENDINGS: Final = {

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lane_obs.core.engine import Engine
     from lane_obs.runtime.handle import CommandHandle
 
+_NOT_STARTED = "the queue is not started"
 _WORDS = {
     "slots": "every slot it could take is in use",
     "priority": "the queue's slots are in use and more important lanes go first",
@@ -31,12 +32,20 @@ def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanati
         others = (other for other in engine.lanes.values() if other.priority < lane.priority)
         elsewhere = sum(other.counts[State.READY] for other in others)
     due = handle.timer[0] - now if state in {State.DELAYED, State.BACKOFF} and handle.timer is not None else None
-    running = f"attempt {handle.attempt} is running"
-    text = running if cause is None else f"waits in lane {lane.name!r}: {_WORDS[cause]}"
+    text = _words(handle, cause)
     if state is State.READY:
         text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
     wait = engine.wait_so_far(handle, now)
     return Explanation(handle.id, lane.name, state, handle.attempt, cause, wait, in_lane, elsewhere, due, text)
+
+
+def _words(handle: CommandHandle[Any], cause: str | None) -> str:
+    if cause is None:
+        return f"attempt {handle.attempt} is running"
+    words = _WORDS[cause]
+    if not handle._owner.is_open:  # that alone holds up a ready command, and a delayed one once its delay is over
+        words = _NOT_STARTED if handle.state is State.READY else f"{words}, and {_NOT_STARTED}"
+    return f"waits in lane {handle.lane!r}: {words}"
 
 
 def _cause(handle: CommandHandle[Any]) -> str | None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from lane_obs.command import type_name
 from lane_obs.core.record import Record
 from lane_obs.core.state import FINAL, State
-from lane_obs.errors import NotStarted, WrongLoop
+from lane_obs.errors import NotEnded, WrongLoop
+from lane_obs.events import TraceIds  # noqa: TC001 - msgspec reads the annotation
 from lane_obs.runtime.options import NO_OPTIONS, Options
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ class CommandHandle(Record, Generic[T], eq=False):
         state: where it is in its life, a `State`.
         attempt: number of the latest attempt, from 1; 0 before the first.
         submitted_at, started_at, finished_at: clock seconds of the submit, the latest start and the end; NaN before.
+        trace: the span of its latest attempt, before the first that of its submit; `None` when nobody traces.
+        span: what the tracing sink keeps with it.
     """
 
     # Always set; it has a default only because the fields before it have one.
@@ -59,6 +62,8 @@ class CommandHandle(Record, Generic[T], eq=False):
     """Worked out when first asked for; waiting commands that nobody asks about do without."""
     _type: str | None = None
     """Likewise."""
+    trace: TraceIds | None = None
+    span: Any = None
 
     @property
     def id(self) -> str:
@@ -123,17 +128,17 @@ class CommandHandle(Record, Generic[T], eq=False):
         """The error it ended with; `None` after success.
 
         Raises:
-            NotStarted: it has not ended.
+            NotEnded: it has not ended.
         """
         if not self.done():
-            raise NotStarted(f"command {self.id} has not ended: it is {self.state}")
+            raise NotEnded(f"command {self.id} has not ended: it is {self.state}")
         return None if self.state is State.SUCCEEDED else self._value[0]
 
     def result(self) -> T:
         """Its value, or raises its error.
 
         Raises:
-            NotStarted: it has not ended.
+            NotEnded: it has not ended.
         """
         error = self.exception()
         if error is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
@@ -139,15 +140,13 @@ class Intake:
             DuplicateId: another live command has got its id meanwhile.
         """
         try:
-            await self.room.wait(draft.home)
-        except ShutdownInProgress:
-            self._reject(draft.home.name, draft.work, "shutting_down")
-            raise
-        except asyncio.CancelledError:
+            with contextlib.suppress(ShutdownInProgress):  # told below
+                await self.room.wait(draft.home)
+                self.room.release(draft.home)
+            self._check_open(draft.home.name, draft.work)
+        except BaseException:
             discard(draft.work)
             raise
-        self.room.release(draft.home)
-        self._check_open(draft.home.name, draft.work)
         try:
             return self._find_same(draft) or self._enqueue_draft(draft)
         finally:
@@ -193,6 +192,14 @@ class Intake:
             self._reject(lane, work, "shutting_down")
             raise ShutdownInProgress("the queue is shutting down and takes no new work")
 
+    def check_lane(self, lane: str) -> None:
+        """Checks that there is a lane of this name.
+
+        Raises:
+            UnknownLane: there is none.
+        """
+        self._engine.lane(lane)
+
     def find_lane(self, lane: str, work: Any) -> Lane:
         """The lane of this name; a submit to an unknown one counts as rejected.
 
@@ -206,8 +213,9 @@ class Intake:
             raise
 
     def _reject(self, lane: str, work: Any, reason: str) -> None:
-        self._bus.emit(events.CommandRejected, lane, type_name(work), reason)
-        discard(work)
+        kind = type_name(work)
+        self._bus.call(self._bus.at_reject, (lane, kind, reason))
+        self._bus.emit(events.CommandRejected, lane, kind, reason)
 
     def _find_same(self, draft: Draft) -> CommandHandle[Any] | None:
         """The live command with the same idempotency key; refuses an id that is in use.
@@ -246,6 +254,7 @@ class Intake:
     def full(self, draft: Draft) -> LaneFullError:
         """Counts a submit as rejected and makes the error that says so."""
         self._reject(draft.home.name, draft.work, "full")
+        discard(draft.work)
         return LaneFullError(draft.home.name, draft.home.config.max_pending or 0)
 
     def requeue(self, letter: DeadLetter) -> CommandHandle[Any]:

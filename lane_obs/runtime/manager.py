@@ -16,18 +16,19 @@ from lane_obs.core.state import FINAL, State
 from lane_obs.errors import DrainTimeout, NotStarted, ShutdownInProgress
 from lane_obs.runtime.queue import CommandQueue
 from lane_obs.runtime.stats import DrainReport
+from lane_obs.runtime.work import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from types import TracebackType
 
-    from lane_obs.bus import Sink
+    from lane_obs.bus import AnySink, Observer
     from lane_obs.clock import Clock
     from lane_obs.config import Duration, LaneConfig
     from lane_obs.runtime.dead_letters import DeadLetterQueue
     from lane_obs.runtime.options import SubmitOptions
 
 _CLOSE_ROUNDS: Final = 3
+
 _open_managers: weakref.WeakSet[QueueManager] = weakref.WeakSet()
 
 
@@ -39,6 +40,7 @@ class QueueManager(CommandQueue):
 
     Args:
         lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after: as for `CommandQueue`.
+        observe: logs, metrics and traces in one: an `Observability`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
             `lane_obs.run`, in seconds; `None` (default) waits for all work.
         close_timeout: how long `close` waits for cancelled commands to end, in seconds.
@@ -52,7 +54,8 @@ class QueueManager(CommandQueue):
         lanes: Mapping[str, LaneConfig] | None = None,
         *,
         max_concurrency: int | None = None,
-        sinks: Iterable[Sink] = (),
+        sinks: Iterable[AnySink] = (),
+        observe: Observer | None = None,
         dead_letters: DeadLetterQueue | int = 1000,
         clock: Clock | None = None,
         seed: int | None = None,
@@ -65,7 +68,7 @@ class QueueManager(CommandQueue):
         super().__init__(
             lanes,
             max_concurrency=max_concurrency,
-            sinks=sinks,
+            sinks=sinks if observe is None else [*sinks, *observe.sinks],
             dead_letters=dead_letters,
             clock=clock,
             seed=seed,
@@ -212,9 +215,7 @@ class QueueManager(CommandQueue):
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             await self.stop()
         except DrainTimeout:
@@ -254,10 +255,11 @@ class QueueManager(CommandQueue):
             NotStarted: the queue was not started.
             ShutdownInProgress: it takes no new work.
         """
-        if self._intake.refusing:
-            raise ShutdownInProgress("the queue is shutting down and takes no new work")
         loop = self._dispatcher.loop
-        if loop is None or not self._dispatcher.is_open:
+        if self._intake.refusing or loop is None or not self._dispatcher.is_open:
+            refuse(work)
+            if self._intake.refusing:
+                raise ShutdownInProgress("the queue is shutting down and takes no new work")
             raise NotStarted("submit_threadsafe needs a started queue")
 
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lane_obs import events
 from lane_obs.bus import Bus
 from lane_obs.clock import SystemClock
-from lane_obs.config import DEFAULT_LANES, LaneConfig, check_keys, check_lanes, to_seconds
+from lane_obs.config import DEFAULT_LANES, LaneConfig, check_clock, check_keys, check_lanes, to_seconds, to_seed
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, error_text
@@ -23,9 +23,10 @@ from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterable, Mapping
 
-    from lane_obs.bus import Sink
+    from lane_obs.bus import AnySink, Sink
     from lane_obs.clock import Clock
     from lane_obs.config import Duration
     from lane_obs.core.lane import Lane
@@ -57,7 +58,7 @@ class CommandQueue(Submitter):
         lanes: Mapping[str, LaneConfig] | None = None,
         *,
         max_concurrency: int | None = None,
-        sinks: Iterable[Sink] = (),
+        sinks: Iterable[AnySink] = (),
         dead_letters: DeadLetterQueue | int = 1000,
         clock: Clock | None = None,
         seed: int | None = None,
@@ -66,19 +67,21 @@ class CommandQueue(Submitter):
         lanes = DEFAULT_LANES if lanes is None else lanes
         check_lanes(lanes, max_concurrency)
         self._clock: Clock = SystemClock() if clock is None else clock
+        check_clock(self._clock)
         self._bus = Bus(self._clock, sinks)
         self._engine = Engine(lanes, max_concurrency, self._clock.now())
         self._dispatcher = Dispatcher(
             self._engine,
             self._clock,
             self._bus,
-            random.Random(seed),  # noqa: S311 - spreads retries and names commands; guards nothing
+            random.Random(to_seed("seed", seed)),  # noqa: S311 - spreads retries and names commands; guards nothing
             stuck_after=to_seconds("stuck_after", stuck_after),
             on_unsuccessful=self._to_dead_letters,
         )
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
         self.dead_letters.bind(self._intake.requeue, self._evicted)
+        self._bus.attach(self)
 
     @classmethod
     def with_dlq(cls, emitter: Sink, dead_letters: DeadLetterQueue | int) -> CommandQueue:
@@ -97,8 +100,13 @@ class CommandQueue(Submitter):
         if self._intake.refusing:
             raise ShutdownInProgress("the queue was shut down; make a new one")
         if not self._dispatcher.is_open:
+            self._bus.start()
             self._bus.emit(events.QueueStarted)
             self._dispatcher.open()
+
+    def is_started(self) -> bool:
+        """Whether it was started and is not closed."""
+        return self._dispatcher.is_open
 
     # --- dead letters -------------------------------------------------------------------------------------------
 
@@ -198,7 +206,7 @@ class CommandQueue(Submitter):
         return wanted
 
     def stats(self) -> QueueStats:
-        """Counts and ages of every lane, at this moment."""
+        """Counts and ages of every lane, at this moment. May be called from any thread."""
         now = self._clock.now()
         return QueueStats(
             lanes={name: self._lane_stats(lane, now) for name, lane in self._engine.lanes.items()},
@@ -211,7 +219,7 @@ class CommandQueue(Submitter):
 
     def _lane_stats(self, lane: Lane, now: float) -> LaneStats:
         counts, config = lane.counts, lane.config
-        since = lane.ready.oldest_since()
+        since, started = lane.ready.oldest_since(), lane.oldest_started()
         return LaneStats(
             ready=counts[State.READY],
             delayed=counts[State.DELAYED],
@@ -220,6 +228,8 @@ class CommandQueue(Submitter):
             stuck=self._dispatcher.stops.count_stuck(lane.name),
             dead=self.dead_letters.count(lane.name),
             oldest_ready_age=None if since is None else now - since,
+            oldest_active_age=None if started is None else now - started,
+            blocked=lane.blocked(now),
             ended=lane.ended(),
             priority=config.priority,
             min_concurrency=config.min_concurrency,
@@ -233,6 +243,11 @@ class CommandQueue(Submitter):
     def lanes(self) -> dict[str, LaneConfig]:
         """The lanes' configurations, by name."""
         return {name: lane.config for name, lane in self._engine.lanes.items()}
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it belongs to; `None` before it was used."""
+        return self._dispatcher.loop
 
     @property
     def bus(self) -> Bus:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lane_obs.errors import DrainTimeout
 from lane_obs.runtime.manager import open_managers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterator
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("lane_obs.run")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -45,24 +46,55 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(_guarded(main))
 
 
+@contextmanager
+def told_to_stop(call: Callable[[signal.Signals], object]) -> Iterator[None]:
+    """Calls `call(number)` in the running loop on SIGINT and SIGTERM while the block runs.
+
+    Where the platform or the thread has no such handlers it does nothing.
+    """
+    loop = asyncio.get_running_loop()
+    heard = [number for number in _SIGNALS if _listen(loop, number, call)]
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
+
+
+def _listen(loop: asyncio.AbstractEventLoop, number: signal.Signals, call: Callable[[signal.Signals], object]) -> bool:
+    try:
+        loop.add_signal_handler(number, call, number)
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
+
+
 async def _guarded(main: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     task = loop.create_task(main)
     stopper = _Stopper(loop, task)
-    installed = [number for number in _SIGNALS if stopper.listen(number)]
+    try:
+        with told_to_stop(stopper.take):
+            await _end_of(task)
+    finally:
+        await stopper.ended()
+    if task.cancelled() and stopper.received is not None:
+        raise KeyboardInterrupt if stopper.received == signal.SIGINT else SystemExit(128 + stopper.received)
+    return task.result()
+
+
+async def _end_of(task: asyncio.Task[Any]) -> None:
+    """Waits for a task.
+
+    Raises:
+        CancelledError: this was cancelled, and the task with it.
+    """
     try:
         await asyncio.wait([task])
     except asyncio.CancelledError:
         task.cancel()
         await asyncio.wait([task])
         raise
-    finally:
-        for number in installed:
-            loop.remove_signal_handler(number)
-        await stopper.ended()
-    if task.cancelled() and stopper.received is not None:
-        raise KeyboardInterrupt if stopper.received == signal.SIGINT else SystemExit(128 + stopper.received)
-    return task.result()
 
 
 class _Stopper:
@@ -75,15 +107,8 @@ class _Stopper:
         self._closing: list[asyncio.Task[None]] = []
         self.received: signal.Signals | None = None
 
-    def listen(self, number: signal.Signals) -> bool:
-        """Installs the handler; False where the platform or thread has none."""
-        try:
-            self._loop.add_signal_handler(number, self._on_signal, number)
-        except (NotImplementedError, RuntimeError, ValueError):
-            return False
-        return True
-
-    def _on_signal(self, number: signal.Signals) -> None:
+    def take(self, number: signal.Signals) -> None:
+        """Takes a signal."""
         if self.received is None:
             self.received = number
             self._draining = self._loop.create_task(self._drain())

@@ -24,6 +24,8 @@ class LaneStats(msgspec.Struct, frozen=True):
         dead: dead letters kept.
         oldest_ready_age: age of the longest-ready command, `None` when none is ready. Delayed and backing-off
             commands do not count.
+        oldest_active_age: age of the attempt that runs for the longest time, `None` when none runs.
+        blocked: seconds so far in which the lane had ready work and could not start it, by cause.
         ended: commands that ended, by final state.
         priority, min_concurrency, max_concurrency, max_pending: the policies in force.
         paused: whether the lane is paused.
@@ -37,6 +39,8 @@ class LaneStats(msgspec.Struct, frozen=True):
     stuck: int
     dead: int
     oldest_ready_age: float | None
+    oldest_active_age: float | None
+    blocked: Mapping[str, float]
     ended: Mapping[str, int]
     priority: int
     min_concurrency: int

@@ -109,4 +109,4 @@ class Stops:
 
     def count_stuck(self, lane: str) -> int:
         """How many running commands of a lane do not listen."""
-        return sum(1 for handle in self._stuck.values() if handle.home.name == lane) if self._stuck else 0
+        return sum(1 for handle in list(self._stuck.values()) if handle.home.name == lane)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from lane_obs.errors import ConfigError, InvalidCommand
 from lane_obs.runtime.intake import Draft, Intake
-from lane_obs.runtime.options import NO_OPTIONS, SubmitOptions, make_options
-from lane_obs.runtime.work import discard
+from lane_obs.runtime.options import NO_OPTIONS, Options, SubmitOptions, make_options
+from lane_obs.runtime.work import discard, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
 
     from lane_obs.command import Command
     from lane_obs.runtime.handle import CommandHandle
@@ -63,8 +63,12 @@ class Submitter:
             ShutdownInProgress: the queue shuts down, also while waiting for room.
             WrongLoop: called from another loop or thread.
         """
-        checked = make_options(options) if options else NO_OPTIONS
-        placed = self._intake.submit(lane, work, args, checked)
+        try:
+            checked = make_options(options) if options else NO_OPTIONS
+            placed = self._intake.submit(lane, work, args, checked)
+        except BaseException:
+            refuse(work)
+            raise
         return await self._intake.place_waiting(placed) if isinstance(placed, Draft) else placed
 
     @overload
@@ -95,8 +99,12 @@ class Submitter:
         Raises:
             LaneObsError: as `submit`.
         """
-        checked = make_options(options) if options else NO_OPTIONS
-        placed = self._intake.submit(lane, work, args, checked)
+        try:
+            checked = make_options(options) if options else NO_OPTIONS
+            placed = self._intake.submit(lane, work, args, checked)
+        except BaseException:
+            refuse(work)
+            raise
         if isinstance(placed, Draft):
             raise self._intake.full(placed)
         return placed
@@ -117,21 +125,32 @@ class Submitter:
             LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued. When the lane
                 rejects or the queue shuts down half-way, those before are enqueued and run.
         """
-        checked = make_options(options)
-        if checked.id is not None or checked.key is not None:
-            raise ConfigError("id" if checked.id else "key", checked.id or checked.key, "submit one by one to set it")
         intake = self._intake
-        intake.bind()
         pairs = [item if isinstance(item, tuple) else (item,) for item in items]
-        if () in pairs:
-            raise InvalidCommand(f"item {pairs.index(())} is an empty tuple; give the work and its arguments")
+        drafts: list[Draft] = []
         handles: list[CommandHandle[Any]] = []
         try:
-            drafts = [intake.prepare(lane, work, tuple(args), checked) for work, *args in pairs]
+            checked = _check_many(pairs, options)
+            intake.bind()
+            if not pairs:
+                intake.check_lane(lane)
+            for work, *args in pairs:
+                drafts.append(intake.prepare(lane, work, tuple(args), checked))
             for draft in drafts:
                 handles.append(intake.place(draft) or await intake.place_waiting(draft))
         except BaseException:
-            for work, *_ in pairs[len(handles) :]:
-                discard(work)
+            for draft in drafts[len(handles) :]:
+                discard(draft.work)
+            for work, *_ in filter(None, pairs[len(drafts) :]):
+                refuse(work)
             raise
         return handles
+
+
+def _check_many(pairs: list[tuple[Any, ...]], given: Mapping[str, Any]) -> Options:
+    if () in pairs:
+        raise InvalidCommand(f"item {pairs.index(())} is an empty tuple; give the work and its arguments")
+    checked = make_options(given)
+    if checked.id is not None or checked.key is not None:
+        raise ConfigError("id" if checked.id else "key", checked.id or checked.key, "submit one by one to set it")
+    return checked

@@ -73,8 +73,14 @@ def take_once(work: Any, *, retries: int) -> None:
         raise InvalidCommand("a coroutine object can run only once and this command may be retried; give the function")
 
 
+def refuse(work: object) -> None:
+    """Closes a coroutine object that no queue has taken; one that was taken before belongs to whoever took it."""
+    if inspect.iscoroutine(work) and work not in _taken:
+        discard(work)
+
+
 def discard(work: object) -> None:
-    """Closes a coroutine object that will never run, so that Python does not warn of it."""
+    """Closes a coroutine object that was taken and will never run, so that Python does not warn of it."""
     if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
         work.close()
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs import events
+from lane_obs.clock import NS
 from lane_obs.core.state import State
 from lane_obs.events import CAUSES, NO_WAIT, WaitByCause
-from lane_obs.simulation.work import NS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lane_obs.clock import sleep_until
+from lane_obs.clock import NS, sleep_until
+from lane_obs.config import check_clock
 from lane_obs.errors import InternalError, LaneFullError
 from lane_obs.runtime.manager import QueueManager
 from lane_obs.simulation.fit import fit
 from lane_obs.simulation.record import CommandRecord, Recorder, Tally
-from lane_obs.simulation.work import NS, ReplayCommand, now_ns
+from lane_obs.simulation.work import ReplayCommand, now_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from lane_obs.bus import Sink
+    from lane_obs.bus import AnySink, SinkStats
     from lane_obs.clock import Clock
     from lane_obs.config import QueueConfig
     from lane_obs.simulation.trace import Trace, TraceCommand
@@ -51,11 +52,13 @@ class Replay:
 
     Raises:
         TraceError: a command does not fit the lanes; see `fit`.
+        ConfigError: `clock`, `seed` or a sink is none.
     """
 
     def __init__(
-        self, trace: Trace, config: QueueConfig, clock: Clock, *, seed: int = 0, sinks: Iterable[Sink] = ()
+        self, trace: Trace, config: QueueConfig, clock: Clock, *, seed: int = 0, sinks: Iterable[AnySink] = ()
     ) -> None:
+        check_clock(clock)
         self.trace = fit(trace, config)
         self.config = config
         self._clock = clock
@@ -70,6 +73,7 @@ class Replay:
         )
         self._feeder: asyncio.Future[None] | None = None
         self._closing: asyncio.Future[None] | None = None
+        self._drained = False
         self.stopped = False
         """Whether it was told to end early."""
 
@@ -84,20 +88,49 @@ class Replay:
         Raises:
             InternalError: what was recorded is not whole: a bug of ours.
         """
+        try:
+            await self.play()
+        finally:
+            await self.close()
+        return self.result()
+
+    async def play(self) -> None:
+        """The first part of `run`: returns once all have ended; the queue and its sinks are still there."""
         self.recorder.start_ns = now_ns(self._clock)
         await self._manager.start()
-        try:
-            await self._send_all()
+        await self._send_all()
+        await self._manager.drain()
+        self._drained = True
+
+    async def close(self) -> None:
+        """The last part of `run`: closes the queue and its sinks.
+
+        Sinks that work in a thread keep it waiting for a moment. That is no virtual time: await it directly, not
+        within `VirtualClock.run`.
+        """
+        if self._closing is not None:
+            await self._closing
+        elif self._drained:
             await self._manager.stop()
-        finally:
+        elif self._manager.is_started():
             await self._manager.close()
-            if self._closing is not None:
-                await self._closing
-        if any(sink.errors for sink in self._manager.bus.stats()):
+
+    def result(self) -> ReplayResult:
+        """What became of the trace so far.
+
+        Raises:
+            InternalError: what was recorded is not whole: a bug of ours.
+        """
+        self._manager.bus.flush()
+        if self.sink_stats()[0].errors:  # of the recorder; what other sinks fail at is counted and harms nothing
             raise InternalError("the recorder of the replay failed; the log says why")
         records = self.recorder.records(self.trace.commands)
         left = len(self.trace.commands) - len(records)
         return ReplayResult(records, self.recorder.lanes, self.recorder.total, left)
+
+    def sink_stats(self) -> tuple[SinkStats, ...]:
+        """What became of the events, by sink: the recorder, then those given."""
+        return self._manager.bus.stats()
 
     async def _send_all(self) -> None:
         if self.stopped:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from lane_obs.clock import NS
 from lane_obs.errors import TraceError
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ Outcome = Literal["ok", "fail", "hang"]
 _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "fail": "fail", "hang": "hang"}
 _COLUMNS = "timestamp lane duration command_type outcome fail_attempts deadline ContextTokens GeneratedTokens"
 _SPELLING = {column.casefold(): column for column in _COLUMNS.split()}
-SECOND_NS = 1_000_000_000
-MAX_SECONDS = 315_576_000  # ten years of 365.25 days
-MAX_NS = MAX_SECONDS * SECOND_NS
-_MAX_TIMESTAMP_NS = 10**12 * SECOND_NS
+MAX_TRACE_SECONDS = 315_576_000  # ten years of 365.25 days
+MAX_NS = MAX_TRACE_SECONDS * NS
+_MAX_TIMESTAMP_NS = 10**12 * NS
 _MAX_TEXT = 200  # characters of a name, and of a value that an error shows
 # A context of our own: the caller's may have fewer digits or other traps. This one holds what _NUMBER takes.
 EXACT = Context(prec=120, rounding=ROUND_HALF_EVEN)
@@ -147,7 +147,7 @@ class Row(msgspec.Struct):
         found = _seconds_to_ns(self.number(column))
         if found is None or not least_ns <= found <= MAX_NS:
             least = "more than zero" if least_ns else "zero or more"
-            raise self.reject(column, f"give finite seconds, {least}, at most {MAX_SECONDS} (10 years)")
+            raise self.reject(column, f"give finite seconds, {least}, at most {MAX_TRACE_SECONDS} (10 years)")
         return found
 
     def timestamp(self) -> tuple[int, bool]:
@@ -184,7 +184,7 @@ def _iso_to_ns(minute: str, second: str | None, fraction: str | None, zone: str 
     start = _minute_seconds(minute, zone or "Z")
     if start is None:
         return None
-    return (start + int(second or 0)) * SECOND_NS + int((fraction or "").ljust(9, "0"))
+    return (start + int(second or 0)) * NS + int((fraction or "").ljust(9, "0"))
 
 
 # Seconds from year 1 to this minute: the slow part of reading a row, and neighbours share it.

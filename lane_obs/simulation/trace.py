@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lane_obs.clock import NS
 from lane_obs.errors import ConfigError, TraceError
 from lane_obs.simulation.row import (
     DURATION_ALLOWED,
     EXACT,
     MAX_NS,
-    MAX_SECONDS,
-    SECOND_NS,
+    MAX_TRACE_SECONDS,
     TIMESTAMP_ALLOWED,
     Number,
     Outcome,
@@ -49,17 +49,17 @@ class TraceCommand(msgspec.Struct, frozen=True):
     @property
     def at_seconds(self) -> float:
         """Seconds since the first command of the trace."""
-        return self.at_ns / SECOND_NS
+        return self.at_ns / NS
 
     @property
     def duration_seconds(self) -> float:
         """Seconds of work in an attempt."""
-        return self.duration_ns / SECOND_NS
+        return self.duration_ns / NS
 
     @property
     def deadline_seconds(self) -> float | None:
         """Seconds from submit to the deadline; None: no deadline."""
-        return None if self.deadline_ns is None else self.deadline_ns / SECOND_NS
+        return None if self.deadline_ns is None else self.deadline_ns / NS
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -156,22 +156,19 @@ class _Parser:
         found = to_ns(EXACT.fma(context, self._prefill, EXACT.multiply(generated, self._decode)))
         if found > MAX_NS:
             tokens = f"ContextTokens {context}, GeneratedTokens {generated}"
-            raise row.error("duration", tokens, f"give tokens for at most {MAX_SECONDS} s (10 years)")
+            raise row.error("duration", tokens, f"give tokens for at most {MAX_TRACE_SECONDS} s (10 years)")
         return found
 
 
 def _csv_rows(file: Iterable[str], path: str) -> Iterator[Callable[[], Row]]:
     header: list[str] = []
-    first = ""  # the first line of a row, for the report when it cannot be split into cells
-    reader = csv.reader(((first := first or text) and text for text in file), strict=True)
-    cells: list[str] | None = []
-    while cells is not None:
-        row, first, problem = Row(path, reader.line_num + 1, {}), "", ""
+    for line, text in enumerate(file, 1):
+        # A reader for each line: one for the file would let a quote that is not closed swallow the good rows after it.
+        row, problem = Row(path, line, {}), ""
         try:
-            cells = next(reader, None)
+            cells = next(csv.reader((text,), strict=True))
         except csv.Error as error:
-            cells = [first.rstrip("\r\n")]
-            problem = f"give well-formed CSV, quotes closed: {error} (line {reader.line_num})"
+            cells, problem = [text.rstrip("\r\n")], f"give well-formed CSV, a row on one line, quotes closed: {error}"
         if not cells or (len(cells) == 1 and not cells[0].strip()):
             continue
         if header:
@@ -231,6 +228,6 @@ def _json_row(row: Row, text: str) -> Row:
 
 
 def _cost(field: str, seconds: object) -> Decimal:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_SECONDS:
-        raise ConfigError(field, seconds, f"give a number of seconds from 0 to {MAX_SECONDS}")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_TRACE_SECONDS:
+        raise ConfigError(field, seconds, f"give a number of seconds from 0 to {MAX_TRACE_SECONDS}")
     return Decimal(str(seconds))

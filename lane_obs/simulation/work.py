@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from lane_obs.clock import sleep_until
+from lane_obs.clock import NS, sleep_until
 from lane_obs.command import Command
 from lane_obs.errors import LaneObsError
 from lane_obs.runtime.handle import current
@@ -13,9 +13,6 @@ from lane_obs.runtime.handle import current
 if TYPE_CHECKING:
     from lane_obs.clock import Clock
     from lane_obs.simulation.trace import TraceCommand
-
-NS: Final = 1_000_000_000
-"""Nanoseconds in a second."""
 
 
 class ReplayFailure(LaneObsError):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
 from lane_obs.config import to_count
-from lane_obs.errors import StreamClosed
+from lane_obs.errors import ConfigError, StreamClosed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,7 +124,13 @@ class EventEmitter:
         return self._subscribe(None)
 
     def subscribe_filtered(self, wanted: Callable[[LaneEvent], bool]) -> EventStream:
-        """A stream of the events from now on for which `wanted(event)` is true."""
+        """A stream of the events from now on for which `wanted(event)` is true.
+
+        Raises:
+            ConfigError: `wanted` is no function, or an `async` one, whose answer would come too late.
+        """
+        if not callable(wanted) or inspect.iscoroutinefunction(wanted):
+            raise ConfigError("wanted", wanted, "give a plain function of an event that says whether it is wanted")
         return self._subscribe(wanted)
 
     def _subscribe(self, wanted: Callable[[LaneEvent], bool] | None) -> EventStream:

@@ -1,6 +1,7 @@
-"""What tests of programs that embed the queue need: virtual time and a sink that remembers."""
+"""What tests of programs that embed the queue need: virtual time, a sink that remembers, and a check of one's own."""
 
 from lane_obs.clock import VirtualClock, sleep, sleep_until
 from lane_obs.sinks.memory import MemorySink
+from lane_obs.testing.sink import check_sink
 
-__all__ = ["MemorySink", "VirtualClock", "sleep", "sleep_until"]
+__all__ = ["MemorySink", "VirtualClock", "check_sink", "sleep", "sleep_until"]

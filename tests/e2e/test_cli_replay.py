@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 import json
 import os
 import pty
@@ -279,6 +280,14 @@ def test_bad_rows_can_be_skipped_and_are_reported(write: Callable[..., Path], tm
     assert summary["total"]["count"] == 2
 
 
+def test_a_quote_left_open_costs_its_own_row_only(write: Callable[..., Path], tmp_path: Path) -> None:
+    rows = '0,query,1,,\n1,"query,1,,\n' + "2,query,1,,\n" * 50
+    done = replay(write(rows), "--virtual", "--skip-bad-rows", "--records", tmp_path / "r.jsonl")
+    assert done.returncode == 0
+    assert done.stderr.startswith("skipped 1 bad row:\n")
+    assert [int(str(record["id"])) for record in records_in(tmp_path / "r.jsonl")] == [2, *range(4, 54)]
+
+
 def test_many_skipped_rows_do_not_flood_the_terminal(write: Callable[..., Path]) -> None:
     done = replay(write("x,query,1,,\n" * 50), "--virtual", "--skip-bad-rows")
     lines = done.stderr.splitlines()
@@ -323,8 +332,11 @@ def test_a_missing_trace_or_lanes_file(write: Callable[..., Path], tmp_path: Pat
     ("options", "parts"),
     [
         (("--virtual", "--speed", "60"), ("--speed", "60", "--virtual")),
-        (("--speed", "0"), ("speed", "0.0", "above 0")),
-        (("--speed", "nan"), ("speed", "nan")),
+        (("--speed", "0"), ("speed", "0.0", "1e-06 to 1,000,000")),
+        (("--speed", "nan"), ("speed", "nan", "1e-06 to 1,000,000")),
+        (("--speed", "1e308"), ("speed", "1e+308", "1e-06 to 1,000,000")),
+        (("--speed", "1e-308"), ("speed", "1e-308", "1e-06 to 1,000,000")),
+        (("--virtual", "--prefill-seconds", "1e308"), ("prefill_seconds", "1e+308", "0 to 315576000")),
         (("--virtual", "--decode-seconds", "-1"), ("decode_seconds", "-1.0")),
     ],
 )
@@ -382,6 +394,121 @@ def test_a_device_is_written_to_and_not_replaced(write: Callable[..., Path]) -> 
     done = replay(write("0,query,1,,\n"), "--virtual", "--json", "/dev/null", "--records", "/dev/null")
     assert (done.returncode, done.stderr) == (0, "")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+@pytest.mark.parametrize(("option", "count"), [("--json", 1), ("--records", 2)])
+def test_standard_output_can_be_one_of_the_files_and_then_holds_nothing_else(
+    write: Callable[..., Path], option: str, count: int
+) -> None:
+    done = replay(write("0,query,1,,\n1,query,1,,\n"), "--virtual", option, "/dev/stdout")
+    assert done.returncode == 0
+    values = (
+        [json.loads(done.stdout)] if option == "--json" else [json.loads(line) for line in done.stdout.splitlines()]
+    )
+    assert len(values) == count
+    assert "utilisation" in done.stderr  # a person who waits sees the summary all the same
+
+
+def test_standard_output_that_is_a_file_is_written_to_and_not_replaced(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    trace, out = write("0,query,1,,\n"), tmp_path / "out.jsonl"
+    for _ in range(2):
+        with out.open("ab") as file:
+            inode = os.fstat(file.fileno()).st_ino
+            command = [sys.executable, "-m", "lane_obs", "replay", str(trace), "--virtual", "--records", "/dev/stdout"]
+            done = subprocess.run(
+                command, env=ENVIRONMENT, stdout=file, stderr=subprocess.PIPE, timeout=LIMIT, check=True
+            )
+        assert out.stat().st_ino == inode
+    assert len(records_in(out)) == 2
+    assert b"utilisation" in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--json", "--records"])
+def test_a_pipe_of_the_shell_gets_the_whole_file(write: Callable[..., Path], tmp_path: Path, option: str) -> None:
+    arguments = [option, tmp_path / "file"]
+    assert replay(write("0,query,1,,\n" * 5000), "--virtual", *arguments).returncode == 0
+    shell = 'exec "$0" -m lane_obs replay "$1" --virtual "$2" >(gzip > "$3.gz"; echo zipped)'
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable, tmp_path / "trace.csv", *arguments],
+        env=ENVIRONMENT,
+        capture_output=True,  # its end is that of both processes
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"zipped\n")
+    assert gzip.decompress((tmp_path / "file.gz").read_bytes()) == (tmp_path / "file").read_bytes()
+
+
+def test_a_named_pipe_stays_one(write: Callable[..., Path], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = replay(write("0,query,1,,\n"), "--virtual", "--records", pipe)
+        received = os.read(reading, 65_536)
+    finally:
+        os.close(reading)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(received)["id"] == "2"
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipe", "trace.csv"]
+
+
+@pytest.mark.parametrize(("option", "other"), [("--json", "--records"), ("--records", "--json")])
+@pytest.mark.parametrize("outcome", ["ok", "fail"])
+def test_a_full_disk_costs_one_file_and_not_the_summary(
+    write: Callable[..., Path], tmp_path: Path, option: str, other: str, outcome: str
+) -> None:
+    trace = write(f"0,query,1,{outcome},\n")
+    done = replay(trace, "--virtual", option, "/dev/full", other, tmp_path / "file")
+    assert done.returncode == 2
+    assert "utilisation" in done.stdout
+    assert done.stderr == "lane-obs: /dev/full: No space left on device\n"
+    assert (tmp_path / "file").stat().st_size > 0
+
+
+def test_every_file_that_could_not_be_written_is_named(write: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "full").symlink_to("/dev/full")
+    done = replay(write("0,query,1,,\n"), "--virtual", "--json", "/dev/full", "--records", tmp_path / "full")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "lane-obs: /dev/full: No space left on device",
+        f"lane-obs: {tmp_path / 'full'}: No space left on device",
+    ]
+
+
+@pytest.mark.parametrize("options", [("--virtual",), ("--speed", "100")])
+def test_a_summary_that_finds_no_room_is_told(
+    write: Callable[..., Path], tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    arguments = ["replay", str(write("0,query,1,,\n")), *options, "--records", str(tmp_path / "r.jsonl")]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "lane_obs", *arguments],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, b"lane-obs: standard output: No space left on device\n")
+    assert len(records_in(tmp_path / "r.jsonl")) == 1
+
+
+def test_a_closed_standard_output_is_no_fault(write: Callable[..., Path], tmp_path: Path) -> None:
+    arguments = [write("0,query,1,,\n"), "--virtual", "--records", tmp_path / "r.jsonl"]
+    done = subprocess.run(
+        ["bash", "-c", 'exec "$@" >&-', "", sys.executable, "-m", "lane_obs", "replay", *arguments],
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(records_in(tmp_path / "r.jsonl")) == 1
 
 
 def test_no_file_is_both_read_and_written_or_written_twice(write: Callable[..., Path], tmp_path: Path) -> None:

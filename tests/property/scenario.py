@@ -95,7 +95,7 @@ def some_lane(rng: random.Random, *, crowded: bool) -> LaneConfig:
         timeout=rng.choice([None, None, None, 1.5]),
         retry=rng.choice(POLICIES),
         max_pending=bound,
-        overflow=rng.choice(["wait", "wait", "reject", "drop_oldest"]),
+        overflow="wait" if bound is None else rng.choice(["wait", "wait", "reject", "drop_oldest"]),
         pressure_threshold=rng.choice([None, 2]),
     )
 

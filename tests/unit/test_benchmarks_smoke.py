@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import compare, memory, peer
+from benchmarks import collector, compare, memory, peer
 from benchmarks.figure import Figure, Sizes, at_least, at_most, best_of, quantile
 from benchmarks.rows import ROWS, idle, lanes, pending, urgent
 from benchmarks.workload import LANE, LOOPS, THROUGHPUT, NullSink, OpenQueue, WrongResult, check, on_loop
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-TINY = Sizes(commands=50, pending=200, shallow=10, lanes=20, samples=3, idle_seconds=0.01, rounds=1, peer_commands=2)
+TINY = Sizes(
+    commands=50, pending=200, shallow=10, lanes=20, samples=3, idle_seconds=0.01, rounds=1, peer_commands=2, scrapes=2
+)
 
 
 @pytest.mark.parametrize("loop", LOOPS)
@@ -201,6 +203,7 @@ def test_an_unknown_row_is_refused_with_the_known_ones(capsys: pytest.CaptureFix
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_yields_figures_at_tiny_sizes(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peer, "load", lambda: None)
+    monkeypatch.setattr(collector, "agent", lambda: None)
     figures = list(compare.measure([row], TINY))
     assert {figure.row for figure in figures} == {row}
     assert any(figure.budget for figure in figures)

@@ -75,10 +75,36 @@ async def test_a_fast_clock_runs_faster_by_its_speed() -> None:
     assert fast.wall() - wall == pytest.approx(fast.now() - began, abs=1.0)
 
 
-@pytest.mark.parametrize("speed", [0, -1, math.inf, math.nan, True, "2", None])
-def test_a_speed_is_a_finite_number_above_zero(speed: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^speed: .* finite number above 0"):
+@pytest.mark.parametrize(
+    "speed", [0, -1, 5e-324, 9e-7, 1_000_001, 1e308, 10**400, math.inf, math.nan, True, "2", None], ids=str
+)
+def test_a_speed_out_of_range_is_refused_with_the_range(speed: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^speed: .* give a number from 1e-06 to 1,000,000$"):
         SystemClock(speed=speed)
+
+
+@pytest.mark.parametrize("speed", [1e-6, 1_000_000])
+async def test_times_can_be_read_and_waited_for_at_the_ends_of_the_range_of_speeds(speed: float) -> None:
+    clock = SystemClock(speed=speed)
+    began = clock.now()
+    await sleep(clock, speed / 1000)
+    assert clock.now() - began >= speed / 1000
+    clock.call_at(clock.now() + 3.0e9, print).cancel()
+
+
+@pytest.mark.parametrize("field", ["start", "wall_start"])
+@pytest.mark.parametrize("value", [1e308, -1e13, 10**400, math.inf, -math.inf, math.nan, True, "0", None], ids=str)
+def test_a_reading_out_of_range_is_refused_with_the_range(field: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{field}: .* give a number from -1,0{{2}}") as caught:
+        VirtualClock(**{field: value})
+    assert caught.value.value is value
+
+
+@pytest.mark.parametrize("start", [-1e12, 0, 1e12])
+async def test_virtual_time_moves_at_the_ends_of_its_range(start: float) -> None:
+    clock = VirtualClock(start=start, wall_start=start)
+    await clock.advance(5)
+    assert (clock.now(), clock.wall()) == (start + 5, start + 5)
 
 
 async def test_virtual_timers_fire_at_their_own_time_in_order(clock: VirtualClock) -> None:

@@ -9,7 +9,19 @@ from typing import Any
 
 import pytest
 
-from lane_obs import DEFAULT_LANES, ConfigError, Jitter, LaneConfig, Overflow, QueueConfig, RetryAfter, RetryPolicy
+from lane_obs import (
+    DEFAULT_LANES,
+    ConfigError,
+    Jitter,
+    LaneConfig,
+    MonitorConfig,
+    Overflow,
+    QueueConfig,
+    QueueManager,
+    RetryAfter,
+    RetryPolicy,
+)
+from lane_obs.runtime.options import make_options
 
 COUNT = "whole number of {} or more"
 SECONDS_ABOVE_ZERO = "seconds above zero"
@@ -48,6 +60,9 @@ BAD_LANES: list[tuple[dict[str, Any], str, object, str]] = [
     ({"pressure_threshold": 1.5}, "pressure_threshold", 1.5, COUNT.format(1)),
     ({"overflow": "drop"}, "overflow", "drop", "'wait', 'reject', 'drop_oldest'"),
     ({"overflow": None}, "overflow", None, "'wait', 'reject', 'drop_oldest'"),
+    ({"overflow": "reject"}, "overflow", "reject", "give max_pending too"),
+    ({"overflow": Overflow.DROP_OLDEST}, "overflow", "drop_oldest", "give max_pending too"),
+    ({"overflow": "reject", "max_pending": None}, "overflow", "reject", "give max_pending too"),
 ]
 
 BAD_POLICIES: list[tuple[dict[str, Any], str, object, str]] = [
@@ -115,6 +130,46 @@ def test_a_bad_configuration_is_also_a_value_error() -> None:
 def test_retry_after_takes_finite_seconds_only(seconds: Any) -> None:
     with pytest.raises(ConfigError, match=r"^seconds: "):
         RetryAfter(seconds)
+
+
+@pytest.mark.parametrize("overflow", ["reject", "drop_oldest"])
+def test_a_bound_cannot_be_taken_away_from_under_its_overflow(overflow: str) -> None:
+    lane = LaneConfig().with_max_pending(5, overflow)
+    assert lane.with_priority(2).with_timeout(1).with_pressure_threshold(3).overflow == overflow
+    with pytest.raises(ConfigError, match=rf"^overflow: '{overflow}' .* give max_pending too"):
+        dataclasses.replace(lane, max_pending=None)
+    assert dataclasses.replace(lane, max_pending=None, overflow="wait").max_pending is None
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda value: LaneConfig(timeout=value).timeout,
+        lambda value: LaneConfig().with_timeout(value).timeout,
+        lambda value: RetryPolicy(1, initial_delay=value).initial_delay,
+        lambda value: RetryPolicy(1, max_delay=value).max_delay,
+        lambda value: RetryPolicy.fixed(1, value).initial_delay,
+        lambda value: RetryPolicy(1).with_initial_delay(value).initial_delay,
+        lambda value: RetryPolicy(1).with_max_delay(value).max_delay,
+        lambda value: RetryAfter(value).seconds,
+        lambda value: MonitorConfig(interval=value).interval,
+        lambda value: QueueManager(drain_timeout=value).drain_timeout,
+        lambda value: make_options({"timeout": value}).timeout,
+        lambda value: make_options({"deadline": value}).deadline,
+        lambda value: make_options({"delay": value}).delay,
+    ],
+)
+def test_every_duration_may_be_a_timedelta_and_is_kept_as_seconds(build: Any) -> None:
+    assert build(timedelta(minutes=1, milliseconds=5)) == build(60.005) == 60.005
+    for bad in (timedelta(seconds=-1), timedelta(days=40_000), math.nan):
+        with pytest.raises(ConfigError) as caught:
+            build(bad)
+        assert caught.value.value is bad
+        assert "or a timedelta" in caught.value.allowed
+
+
+def test_retry_after_says_how_long_in_seconds() -> None:
+    assert str(RetryAfter(timedelta(minutes=2))) == "retry after 120.0 s"
 
 
 def test_a_lane_without_a_reservation_is_allowed() -> None:

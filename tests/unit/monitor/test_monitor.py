@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import weakref
 from typing import Any
 
 import pytest
 
-from lane_obs import ConfigError, LaneConfig, MemorySink, MonitorConfig, QueueManager, QueueMonitor, VirtualClock
+from lane_obs import (
+    ConfigError,
+    LaneConfig,
+    MemorySink,
+    MonitorConfig,
+    QueueManager,
+    QueueMonitor,
+    ShutdownInProgress,
+    VirtualClock,
+)
 from lane_obs.clock import sleep
 
 CONFIG = MonitorConfig(interval=5, pending_warning_threshold=2, active_warning_threshold=1)
@@ -116,3 +127,61 @@ async def test_it_gives_the_statistics_of_its_queue(clock: VirtualClock) -> None
         stats = await monitor.stats()
         assert (stats.total_pending, stats.total_active) == (2, 1)
         await clock.run(manager.drain())
+
+
+@pytest.mark.parametrize("queue", [5, None, "queue", QueueManager, MonitorConfig(), VirtualClock()], ids=repr)
+def test_it_watches_nothing_but_a_queue(queue: Any) -> None:
+    for build in (QueueMonitor, lambda wrong: QueueMonitor.with_config(wrong, CONFIG)):
+        with pytest.raises(ConfigError, match=r"^queue: .* give a CommandQueue or QueueManager") as caught:
+            build(queue)
+        assert caught.value.value is queue
+
+
+@pytest.mark.parametrize("config", [5, 0, {}, "x", MonitorConfig], ids=repr)
+def test_its_configuration_is_a_monitor_config(config: Any) -> None:
+    for build in (QueueMonitor, QueueMonitor.with_config):
+        with pytest.raises(ConfigError, match=r"^config: .* give a MonitorConfig"):
+            build(QueueManager(), config)
+
+
+@pytest.mark.parametrize("end", ["close", "stop"])
+async def test_it_ends_with_its_queue(clock: VirtualClock, end: str) -> None:
+    manager = QueueManager(clock=clock)
+    await manager.start()
+    before = asyncio.all_tasks()
+    monitors = [QueueMonitor(manager, CONFIG) for _ in range(3)]
+    for monitor in monitors:
+        await monitor.start()
+    await clock.advance(12)
+    await clock.run(getattr(manager, end)())
+    assert (asyncio.all_tasks(), clock.pending) == (before, 0)
+    for monitor in monitors:
+        await monitor.stop()  # nothing is left to stop
+
+
+async def test_it_does_not_outlive_a_queue_that_closes_in_the_turn_of_its_start(clock: VirtualClock) -> None:
+    manager = QueueManager(clock=clock)
+    before = asyncio.all_tasks()
+    monitor = QueueMonitor(manager, CONFIG)
+    await monitor.start()
+    await clock.run(manager.close())
+    assert (asyncio.all_tasks(), clock.pending) == (before, 0)
+
+
+async def test_it_cannot_be_started_on_a_closed_queue(clock: VirtualClock) -> None:
+    manager = QueueManager(clock=clock)
+    await clock.run(manager.close())
+    with pytest.raises(ShutdownInProgress, match="closed"):
+        await QueueMonitor(manager, CONFIG).start()
+    assert clock.pending == 0
+
+
+async def test_a_stopped_monitor_is_forgotten_by_its_queue(clock: VirtualClock) -> None:
+    async with QueueManager(clock=clock) as manager:
+        monitor = QueueMonitor(manager, CONFIG)
+        await monitor.start()
+        await monitor.stop()
+        gone = weakref.ref(monitor)
+        del monitor
+        gc.collect()
+        assert gone() is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +17,14 @@ from lane_obs import (
     LaneConfig,
     LaneObsError,
     MemorySink,
+    NotStarted,
     QueueManager,
     RetryPolicy,
     ShutdownInProgress,
     UnknownCommand,
     UnknownLane,
     VirtualClock,
+    WrongLoop,
 )
 from tests.unit.runtime.support import noop, running
 
@@ -176,6 +180,10 @@ async def test_an_empty_tuple_among_many_commands_is_refused(clock: VirtualClock
     await refused(clock, lambda manager: manager.submit_many("a", [noop, ()]), InvalidCommand, "item 1 is an empty")
 
 
+async def test_no_commands_at_all_still_need_a_lane_that_there_is(clock: VirtualClock) -> None:
+    await refused(clock, lambda manager: manager.submit_many("c", []), UnknownLane, "'c'", "known lanes: 'a', 'b'")
+
+
 async def test_work_that_is_missing_arguments_of_its_class_is_refused_by_python(clock: VirtualClock) -> None:
     class Needy(Command[int]):
         def __init__(self, url: str) -> None:
@@ -211,6 +219,90 @@ async def test_a_refused_coroutine_object_gives_no_warning_of_python(clock: Virt
         with pytest.raises((UnknownLane, ShutdownInProgress)):
             await way(manager, lane, noop())
         assert manager.stats().submitted == 0
+
+
+REFUSALS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("a", (), {"timeout": -1}),
+    ("a", (), {"timeot": 1}),
+    ("a", (), {"id": "x" * 201}),
+    ("a", (), {"id": "taken"}),
+    ("a", (1,), {}),
+    ("b", (), {}),
+    ("c", (), {}),
+]
+"""Lane, arguments and options with which a coroutine object is refused."""
+
+
+@WAYS
+@pytest.mark.parametrize(("lane", "args", "options"), REFUSALS, ids=short)
+async def test_a_coroutine_object_refused_for_whatever_reason_is_closed(
+    clock: VirtualClock, way: Any, lane: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    async with running(clock, LANES) as manager:
+        await manager.submit("a", noop, id="taken", delay=100)
+        work = noop()
+        with pytest.raises(LaneObsError):
+            await way(manager, lane, work, *args, **options)
+        assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+
+@WAYS
+@pytest.mark.parametrize(("lane", "args", "options"), [*REFUSALS, ("a", (), {}), ("shut", (), {})], ids=short)
+async def test_a_refusal_does_no_harm_to_a_coroutine_object_that_waits_in_the_queue(
+    clock: VirtualClock, way: Any, lane: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    async with running(clock, LANES) as manager:
+        await manager.submit("a", noop, id="taken", delay=100)
+        work = noop(7)
+        waiting = await manager.submit("a", work)
+        if lane == "shut":
+            await manager.shutdown()
+        with pytest.raises(LaneObsError):
+            await way(manager, lane, work, *args, **options)
+        assert await clock.run(waiting) == 7
+
+
+async def test_all_coroutine_objects_of_a_refused_many_are_closed(clock: VirtualClock) -> None:
+    async with running(clock, LANES) as manager:
+        for items, options in (([noop(), 5, noop()], {}), ([noop(), (), (noop(), 1)], {}), ([noop()], {"zzz": 1})):
+            with pytest.raises(LaneObsError):
+                await manager.submit_many("a", items, **options)
+            left = [item[0] if isinstance(item, tuple) else item for item in items if item not in (5, ())]
+            assert {inspect.getcoroutinestate(work) for work in left} == {inspect.CORO_CLOSED}
+
+
+async def test_a_coroutine_object_that_is_the_argument_of_a_refused_command_is_the_callers(clock: VirtualClock) -> None:
+    async with running(clock, LANES) as manager:
+        argument = noop(7)
+        with pytest.raises(ConfigError):
+            await manager.submit_many("a", [(noop, argument)], timeout=-1)
+        assert await argument == 7
+
+
+def test_a_coroutine_object_refused_where_no_loop_runs_is_closed() -> None:
+    manager = QueueManager(LANES)
+    for submit, error in ((manager.submit_nowait, WrongLoop), (manager.submit_threadsafe, NotStarted)):
+        work = noop()
+        with pytest.raises(error):
+            submit("a", work)
+        assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
+
+
+async def test_a_coroutine_object_whose_submit_waited_for_room_in_vain_is_closed(clock: VirtualClock) -> None:
+    for end in ("cancel", "shutdown", "close"):
+        async with running(clock, LaneConfig(0, 1, max_pending=1)) as manager:
+            await manager.submit_many("a", [(noop, 1)] * 1)
+            await manager.submit("a", noop, delay=1)
+            work = noop()
+            waiting = asyncio.ensure_future(manager.submit("a", work))
+            await clock.advance(0)
+            if end == "cancel":
+                waiting.cancel()
+            else:
+                await clock.run(getattr(manager, end)())
+            await asyncio.wait([waiting])
+            assert waiting.cancelled() or isinstance(waiting.exception(), ShutdownInProgress)
+            assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 async def test_an_execute_that_is_not_async_fails_the_command_and_frees_its_slot(clock: VirtualClock) -> None:

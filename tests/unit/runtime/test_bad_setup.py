@@ -53,6 +53,16 @@ BAD_QUEUES: list[tuple[dict[str, Any], str, str]] = [
     ({"drain_timeout": -1}, "drain_timeout", "seconds of zero or more"),
     ({"drain_timeout": True}, "drain_timeout", "seconds of zero or more"),
     ({"close_timeout": math.inf}, "close_timeout", "seconds of zero or more"),
+    ({"clock": "x"}, "clock", "give a Clock"),
+    ({"clock": 5}, "clock", "give a Clock"),
+    ({"clock": VirtualClock}, "clock", "give a Clock"),
+    ({"seed": "x"}, "seed", "a whole number, or None"),
+    ({"seed": 1.5}, "seed", "a whole number, or None"),
+    ({"seed": True}, "seed", "a whole number, or None"),
+    ({"sinks": None}, "sinks", "a list of sinks"),
+    ({"sinks": MemorySink()}, "sinks", "a list of sinks"),
+    ({"sinks": [None]}, "sinks", "handle(events)"),
+    ({"sinks": "x"}, "sinks", "handle(events)"),
 ]
 
 
@@ -91,6 +101,42 @@ def test_a_builder_makes_what_the_constructor_makes() -> None:
     assert [stats.name for stats in manager.stats().sinks] == ["EventEmitter", "MemorySink"]
 
 
+@pytest.mark.parametrize(
+    ("add", "field"),
+    [
+        (lambda builder: builder.with_lane("a", 5, 1), "lanes.a"),
+        (lambda builder: builder.with_lane("a", 5), "lanes.a"),
+        (lambda builder: builder.with_lane("a", None, 1), "lanes.a"),
+        (lambda builder: builder.with_lane("a", LaneConfig, 1), "lanes.a"),
+        (lambda builder: builder.with_lane("a", LaneConfig(), "high"), "priority"),
+        (lambda builder: builder.with_lane("", LaneConfig()), "lane name"),
+        (lambda builder: builder.with_dlq(0), "size"),
+        (lambda builder: builder.with_dlq("5"), "size"),
+        (lambda builder: builder.with_max_concurrency(True), "max_concurrency"),
+        (lambda builder: builder.with_max_concurrency("8"), "max_concurrency"),
+    ],
+)
+def test_a_builder_refuses_a_bad_part_by_name_and_goes_on_without_it(
+    add: Callable[[QueueManagerBuilder], Any], field: str
+) -> None:
+    builder = QueueManagerBuilder()
+    with pytest.raises(ConfigError) as caught:
+        add(builder)
+    assert caught.value.field == field
+    assert builder.with_lane("a", LaneConfig(1, 2)).build().lanes == {"a": LaneConfig(1, 2)}
+
+
+def test_a_builder_builds_as_many_managers_as_it_is_asked_for() -> None:
+    builder = QueueManagerBuilder().with_lane("a", LaneConfig(1, 5)).with_dlq(7).with_max_concurrency(4)
+    first, second = builder.build(), builder.build()
+    assert first.dead_letters is not second.dead_letters
+    assert (first.dead_letters.max_size, second.dead_letters.max_size) == (7, 7)
+    assert first.lanes == second.lanes
+    third = builder.with_lane("b", LaneConfig(1, 2)).with_sink(MemorySink()).build()
+    assert (list(first.lanes), list(third.lanes)) == (["a"], ["a", "b"])
+    assert (len(first.stats().sinks), len(third.stats().sinks)) == (0, 1)
+
+
 def test_a_builder_without_lanes_makes_the_default_ones() -> None:
     assert list(QueueManagerBuilder().build().lanes) == ["system", "control", "query", "session", "skill", "prompt"]
     assert QueueManagerBuilder().with_default_lanes().build().lanes == QueueManager().lanes
@@ -112,6 +158,8 @@ BAD_CHANGES: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     ((), {"timeout": -1}, "timeout: -1"),
     ((), {"overflow": "x"}, "overflow: 'x'"),
     ((), {"max_pending": 0}, "max_pending: 0"),
+    ((), {"overflow": "reject"}, "overflow: 'reject' is not allowed; give max_pending too"),
+    ((), {"overflow": "drop_oldest", "max_pending": None}, "overflow: 'drop_oldest'"),
     ((), {"max_concurency": 3}, "did you mean 'max_concurrency'"),
     ((), {"zzz": 3}, "zzz"),
     (({"max_concurrency": 3},), {}, "LaneConfig"),
@@ -154,6 +202,16 @@ async def test_questions_about_an_unknown_id_have_clear_answers(clock: VirtualCl
             manager.explain("none")
         with pytest.raises(UnknownCommand, match="no dead letter 'none'"):
             manager.dead_letters.requeue("none")
+
+
+@pytest.mark.parametrize("call", ["get", "cancel", "explain"])
+@pytest.mark.parametrize("command_id", [None, 7, b"job", ["job"]], ids=repr)
+async def test_a_question_about_something_that_is_no_id_is_refused(
+    clock: VirtualClock, call: str, command_id: Any
+) -> None:
+    async with running(clock) as manager:
+        with pytest.raises(ConfigError, match=r"^command_id: .* give the id of a command as text"):
+            getattr(manager, call)(command_id)
 
 
 async def test_cancelling_an_unknown_id_does_not_harm_a_later_command_of_that_id(clock: VirtualClock) -> None:

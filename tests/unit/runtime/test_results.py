@@ -17,7 +17,7 @@ from lane_obs import (
     CommandExpired,
     CommandTimeout,
     LaneConfig,
-    NotStarted,
+    NotEnded,
     State,
     VirtualClock,
 )
@@ -80,7 +80,7 @@ async def test_an_unfinished_command_has_no_result_yet(clock: VirtualClock) -> N
     async with running(clock) as manager:
         handle = await manager.submit("a", sleep, clock, 5)
         for ask in (handle.result, handle.exception):
-            with pytest.raises(NotStarted, match=f"{handle.id} has not ended: it is ready"):
+            with pytest.raises(NotEnded, match=f"{handle.id} has not ended: it is ready"):
                 ask()
         assert not handle.done()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lane_obs import LaneConfig, RetryPolicy, State, VirtualClock
+from lane_obs import LaneConfig, QueueManager, RetryPolicy, State, VirtualClock
 from lane_obs.clock import sleep
 from tests.unit.runtime.support import Attempts, fail, noop, running
 
@@ -98,3 +98,20 @@ async def test_explaining_changes_nothing(clock: VirtualClock) -> None:
         assert [found.ahead_in_lane for found in told] == [0, 0, 1, 2, 3]
         assert [found.state for found in told] == [State.RUNNING, *[State.READY] * 4]
         assert told[1].wait_by_cause.slots == told[1].wait_by_cause.total == 0.5
+
+
+async def test_explaining_before_the_start_says_that_the_queue_is_not_started(clock: VirtualClock) -> None:
+    manager = QueueManager({"a": LaneConfig(0, 1), "paused": LaneConfig(0, 1)}, clock=clock)
+    ready, delayed = await manager.submit("a", noop), await manager.submit("a", noop, delay=5)
+    behind, paused = await manager.submit("a", noop), await manager.submit("paused", noop)
+    manager.pause("paused")
+    texts = [manager.explain(handle.id).text for handle in (ready, behind, paused, delayed)]
+    assert texts[0].startswith("waits in lane 'a': the queue is not started; 0 ahead in its lane")
+    assert texts[1].startswith("waits in lane 'a': the queue is not started; 1 ahead in its lane")
+    assert texts[2].startswith("waits in lane 'paused': the queue is not started; ")
+    assert texts[3] == "waits in lane 'a': its delay is not over, and the queue is not started"
+    await manager.start()
+    assert manager.explain(ready.id).text.startswith("waits in lane 'a': nothing blocks it; it starts in the next turn")
+    assert manager.explain(delayed.id).text == "waits in lane 'a': its delay is not over"
+    assert "its lane is paused" in manager.explain(paused.id).text
+    await clock.run(manager.close())

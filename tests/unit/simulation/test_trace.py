@@ -218,12 +218,9 @@ def test_json_names_in_any_case_and_unknown_keys_are_ignored(write):
     assert command.duration_ns == SECOND // 2
 
 
-def test_quoted_fields_may_hold_delimiters_quotes_and_line_ends(write):
-    content = (
-        'note,timestamp,lane,duration\n"a,b",1,"say ""hi""",1\n"two\r\nlines",2,b,1\n\n"three\n\nx",3,c,1\nd,4,d,1\n'
-    )
-    trace = read_trace(write(content))
-    assert [(c.lane, c.line) for c in trace.commands] == [('say "hi"', 2), ("b", 3), ("c", 6), ("d", 9)]
+def test_quoted_fields_may_hold_delimiters_and_quotes(write):
+    trace = read_trace(write('note,timestamp,lane,duration\n"a,b",1,"say ""hi""",1\r\n\n"",2,"b",1\n'))
+    assert [(c.lane, c.line) for c in trace.commands] == [('say "hi"', 2), ("b", 4)]
 
 
 @pytest.mark.parametrize("content", [f"{HEADER}", f"{HEADER}\n", f"\n{HEADER}\r\n\r\n"])
@@ -575,18 +572,24 @@ def test_malformed_csv(write, text, reason):
     assert_bad_row(path, 3, "(row)", shown, reason, good=[2, 4])
 
 
-def test_a_quote_that_is_never_closed_is_reported_where_it_opens(write):
+ON_ONE_LINE = "a row on one line, quotes closed: unexpected end of data"
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line_only(write):
     path = write('timestamp,lane,duration\n0,a,1\n1,"b,1\r\n2,c,1\n3,d,1\n')
-    assert_bad_row(path, 3, "(row)", '1,"b,1', "unexpected end of data (line 5)", good=[2])
+    assert_bad_row(path, 3, "(row)", '1,"b,1', ON_ONE_LINE, good=[2, 4, 5])
 
 
-def test_a_bad_row_after_quoted_line_ends_has_the_right_line(write):
-    path = write('note,timestamp,duration\n"a\n\nb",1,1\n"c\r\nd",x,1\ne,y,1\n')
-    with pytest.raises(TraceError) as raised:
-        read_trace(path)
-    assert_error(raised.value, path, 5, "timestamp", "x", TIMESTAMP)
+def test_a_quote_in_a_later_row_does_not_make_one_field_of_the_lines_between(write):
+    path = write('note,timestamp,duration\n"a,1,1\nb,2,1\nc,3,1\n"d",4,1\n')
+    assert_bad_row(path, 2, "(row)", '"a,1,1', ON_ONE_LINE, good=[3, 4, 5])
+
+
+def test_each_line_of_a_field_that_spans_lines_is_a_row_of_its_own(write):
+    path = write('note,timestamp,duration\n"a\nb",1,1\n"c",x,1\n')
     trace = read_trace(path, skip_bad_rows=True)
-    assert [(error.line, error.value) for error in trace.skipped] == [(5, "x"), (7, "y")]
+    assert [(error.line, error.value) for error in trace.skipped] == [(2, '"a'), (4, "x")]
+    assert lines_of(trace) == [3]
 
 
 @pytest.mark.parametrize(
@@ -870,6 +873,21 @@ def test_json_lines_round_trip(written, zone, iso, ascii_only):
                 )
                 file.write(f"{{{', '.join(pairs)}}}\n")
         assert list(read_trace(path).commands) == expected(written, 1)
+
+
+SPOILT = ['1,"b,1', '"1,b,1', '1,b,"1', '1,"b""', '"', '1,"a"b",1', '1,"b,1"x']
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(['"1","a",1', "1,a,1", '1,"""a,",1', *SPOILT, *SPOILT]), max_size=30), st.booleans())
+def test_every_good_row_is_read_wherever_quotes_are_left_open(rows, ends):
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "trace.csv"
+        path.write_text("\n".join(["timestamp,lane,duration", *rows]) + ("\n" if ends else ""))
+        trace = read_trace(path, skip_bad_rows=True)
+    bad = [line for line, text in enumerate(rows, 2) if text in SPOILT]
+    assert [error.line for error in trace.skipped] == bad
+    assert lines_of(trace) == [line for line in range(2, len(rows) + 2) if line not in bad]
 
 
 @settings(deadline=None)

@@ -160,3 +160,13 @@ async def test_a_queues_life_can_be_followed_to_its_end() -> None:
     assert keys[0] == QueueStarted.key
     assert keys[-1] == "queue.closed"
     assert "queue.command.completed" in keys
+
+
+async def too_late(_: LaneEvent) -> bool:
+    return True
+
+
+@pytest.mark.parametrize("wanted", [5, None, "queue.lane.idle", [LaneIdle], too_late], ids=str)
+def test_a_filter_that_cannot_answer_is_refused_when_it_is_given(wanted: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^wanted: .* give a plain function of an event"):
+        EventEmitter().subscribe_filtered(wanted)

@@ -1,0 +1,165 @@
+"""Every metric: name, type, labels and help, in one place. Exporters and documents are made from it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Final, Literal
+
+BUCKETS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+)  # fmt: skip
+"""Upper bounds in seconds of the histograms of waiting, running and both; one above all of them is always added."""
+
+OUTCOMES: Final = ("ok", "error", "timeout", "cancelled", "expired")
+"""How a command or an attempt can end. A command dropped from a full lane ends with `error`."""
+
+RETRY_REASONS: Final = ("error", "timeout")
+"""Why another attempt follows."""
+
+REJECT_REASONS: Final = ("full", "shutting_down")
+"""Why a lane refuses a submit."""
+
+UNKNOWN_LANE: Final = "unknown"
+"""The lane of all submits to lanes that do not exist: whatever a submitter invents must not become a series."""
+
+UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down")
+"""Why such a submit is refused."""
+
+STATES: Final = ("ready", "delayed", "backoff")
+"""The states of commands that wait."""
+
+BLOCKED_BY: Final = ("slots", "priority", "pause")
+"""What may keep ready work from starting; the scheduler's own lateness has a metric of its own."""
+
+DROP_REASONS: Final = ("error", "disabled", "full", "closed")
+"""Why a sink may lose events; sinks may have more reasons of their own."""
+
+ALERTS: Final = ("pending", "active")
+"""The alerts of the monitor. They are about the whole queue."""
+
+OTHER_TYPE: Final = "other"
+"""The type of all commands whose own has no series."""
+
+LABELS: Final = {
+    "queue": "The name given to the exporter, `default` unless it is told another.",
+    "lane": "The lane. `unknown` stands for all lanes that do not exist; empty is an alert about the whole queue.",
+    "outcome": "`ok`, `error` (raised, or dropped from a full lane), `timeout`, `cancelled`, `expired` (its deadline "
+    "passed). Refused submits and dead letters are counted apart.",
+    "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`. Of a sink's "
+    "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
+    "state": "`ready`, `delayed`, `backoff`.",
+    "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`.",
+    "command_type": "Opt-in and capped: the first types seen, and `other` for all that came later.",
+    "priority": "The lane's priority in force; 0 goes first.",
+    "alert": "The alert's name.",
+    "sink": "The sink's class; several of one class are added up.",
+    "version": "The version of the package.",
+}
+"""What each label may be."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One metric.
+
+    Args:
+        name: its whole name, unit and `_total` included.
+        kind: how its values behave.
+        help: what it tells.
+        labels: names of its labels after `queue`, which all metrics have.
+        opt_in: names of labels that follow where they are asked for.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ("lane",)
+    opt_in: tuple[str, ...] = ()
+
+    @property
+    def unit(self) -> str:
+        """`seconds`, or nothing."""
+        return "seconds" if self.name.removesuffix("_total").endswith("_seconds") else ""
+
+
+SUBMITTED: Final = Metric("lane_commands_submitted_total", "counter", "Commands taken in, requeued ones again.")
+REJECTED: Final = Metric("lane_commands_rejected_total", "counter", "Submits refused.", ("lane", "reason"))
+FINISHED: Final = Metric(
+    "lane_commands_finished_total", "counter", "Commands ended, once each, by final outcome.", ("lane", "outcome")
+)
+ATTEMPTS: Final = Metric("lane_command_attempts_total", "counter", "Attempts ended, by outcome.", ("lane", "outcome"))
+RETRIES: Final = Metric(
+    "lane_command_retries_total", "counter", "Attempts that failed and are followed by another.", ("lane", "reason")
+)
+# Not lane_dead_letters_total: in OpenMetrics a counter's family has no `_total` and would clash with the gauge.
+DEAD_LETTERED: Final = Metric("lane_commands_dead_lettered_total", "counter", "Commands that became dead letters.")
+EVICTED: Final = Metric("lane_dead_letters_evicted_total", "counter", "Dead letters that gave way to newer ones.")
+REQUEUED: Final = Metric("lane_dead_letters_requeued_total", "counter", "Dead letters that went back into their lane.")
+DEAD_LETTERS: Final = Metric("lane_dead_letters", "gauge", "Dead letters kept.")
+DEPTH: Final = Metric("lane_queue_depth", "gauge", "Commands that wait, by state.", ("lane", "state"))
+ACTIVE: Final = Metric("lane_active_commands", "gauge", "Commands that run.")
+STUCK: Final = Metric(
+    "lane_stuck_commands", "gauge", "Running commands that ignore their cancellation; part of the active ones."
+)
+LIMIT: Final = Metric("lane_concurrency_limit", "gauge", "Most commands that may run at once.")
+RESERVED: Final = Metric("lane_concurrency_reserved", "gauge", "Slots kept free for the lane under a queue-wide limit.")
+OLDEST_READY: Final = Metric(
+    "lane_oldest_ready_age_seconds",
+    "gauge",
+    "How long the longest-ready command has been ready, delays and back-offs left out; 0 when none is.",
+)
+OLDEST_ACTIVE: Final = Metric(
+    "lane_oldest_active_age_seconds", "gauge", "How long the longest-running attempt has been running; 0 when none is."
+)
+LAST_FINISH: Final = Metric(
+    "lane_last_finish_timestamp_seconds", "gauge", "Unix time at which a command last ended; 0 when none has."
+)
+QUEUE_WAIT: Final = Metric(
+    "lane_command_queue_wait_seconds", "histogram", "From ready to the first start; delays and back-offs left out."
+)
+DURATION: Final = Metric(
+    "lane_command_duration_seconds", "histogram", "Run time of each attempt.", opt_in=("command_type",)
+)
+END_TO_END: Final = Metric("lane_command_end_to_end_seconds", "histogram", "From submit to the end of each command.")
+DISPATCH_DELAY: Final = Metric(
+    "lane_dispatch_delay_seconds",
+    "histogram",
+    "The part of each wait before a first start that only the scheduler is to blame for.",
+    (),
+)
+BUSY: Final = Metric("lane_busy_seconds_total", "counter", "Run time of all ended attempts; its rate is slots in use.")
+BLOCKED: Final = Metric(
+    "lane_blocked_seconds_total",
+    "counter",
+    "Time in which the lane had ready work and could not start it, by what blocked it.",
+    ("lane", "cause"),
+)
+LOOP_LAG: Final = Metric(
+    "lane_event_loop_lag_seconds", "histogram", "How late the watchdog's heartbeats ran; empty without one.", ()
+)
+INFO: Final = Metric("lane_info", "gauge", "Always 1; the priority in force is a label.", ("lane", "priority"))
+ALERT_STATE: Final = Metric(
+    "lane_alert_state", "gauge", "0 while all is well, 1 while the alert fires.", ("alert", "lane")
+)
+BUILD_INFO: Final = Metric("lane_build_info", "gauge", "Always 1; the version is a label.", ("version",))
+SINK_EVENTS: Final = Metric("lane_sink_events_total", "counter", "Events a sink took.", ("sink",))
+SINK_BATCHES: Final = Metric("lane_sink_batches_total", "counter", "Batches they came in.", ("sink",))
+SINK_DROPPED: Final = Metric("lane_sink_dropped_total", "counter", "Events a sink lost.", ("sink", "reason"))
+SINK_ERRORS: Final = Metric("lane_sink_errors_total", "counter", "Batches at which a sink failed.", ("sink",))
+SINK_DISABLED: Final = Metric("lane_sink_disabled", "gauge", "Sinks of this name that were cut off.", ("sink",))
+SINK_DEPTH: Final = Metric("lane_sink_queue_depth", "gauge", "Events that wait in a sink's buffer.", ("sink",))
+SINK_FLUSH: Final = Metric("lane_sink_flush_seconds", "histogram", "How long a sink takes for a batch.", ("sink",))
+SINK_LAG: Final = Metric(
+    "lane_sink_lag_seconds",
+    "histogram",
+    "From the oldest event of each batch until the sink was done with the batch.",
+    ("sink",),
+)
+
+CATALOGUE: Final = (
+    SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
+    STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END, DISPATCH_DELAY,
+    BUSY, BLOCKED, LOOP_LAG, INFO, ALERT_STATE, BUILD_INFO, SINK_EVENTS, SINK_BATCHES, SINK_DROPPED, SINK_ERRORS,
+    SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG,
+)  # fmt: skip
+"""All metrics, in the order in which they are shown."""

@@ -1,0 +1,159 @@
+"""Reads every metric of one queue at one moment, on any thread: nothing here waits for the event loop or asks it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import threading
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.metrics import catalogue
+from lane_obs.metrics.catalogue import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lane_obs.metrics.tally import LaneTally, Tally
+
+Labels: TypeAlias = tuple[str, ...]
+Rows: TypeAlias = dict[Metric, list[tuple[Labels, Any]]]
+"""By metric: values of its labels after `queue`, and a number or, in those of type histogram, a `Histogram`.
+
+A `Histogram` is the live one: copy what is needed of it.
+"""
+
+# How a metric is read from what the events say of a lane, or from the lane's statistics: one value, or values by the
+# last label.
+_FROM_TALLY: Final[dict[Metric, Callable[[LaneTally], Any]]] = {
+    catalogue.SUBMITTED: lambda lane: lane.submitted,
+    catalogue.FINISHED: lambda lane: {"ok": lane.completed, **lane.unsuccessful},
+    catalogue.ATTEMPTS: lambda lane: {"ok": lane.completed, **lane.attempts},
+    catalogue.RETRIES: lambda lane: lane.retries,
+    catalogue.DEAD_LETTERED: lambda lane: lane.dead,
+    catalogue.EVICTED: lambda lane: lane.evicted,
+    catalogue.REQUEUED: lambda lane: lane.requeued,
+    catalogue.QUEUE_WAIT: lambda lane: lane.wait,
+    catalogue.DURATION: lambda lane: lane.durations,
+    catalogue.END_TO_END: lambda lane: lane.end_to_end,
+    catalogue.BUSY: lambda lane: sum(part.total for part in lane.durations.copy().values()),
+}
+_FROM_STATS: Final[dict[Metric, Callable[[Any], Any]]] = {
+    catalogue.DEAD_LETTERS: lambda lane: lane.dead,
+    catalogue.DEPTH: lambda lane: {state: getattr(lane, state) for state in catalogue.STATES},
+    catalogue.ACTIVE: lambda lane: lane.running,
+    catalogue.STUCK: lambda lane: lane.stuck,
+    catalogue.LIMIT: lambda lane: lane.max_concurrency,
+    catalogue.RESERVED: lambda lane: lane.min_concurrency,
+    # The clock was read before the lane: what became ready in between would be younger than nothing.
+    catalogue.OLDEST_READY: lambda lane: max(lane.oldest_ready_age or 0.0, 0.0),
+    catalogue.OLDEST_ACTIVE: lambda lane: max(lane.oldest_active_age or 0.0, 0.0),
+    catalogue.BLOCKED: lambda lane: {cause: lane.blocked[cause] for cause in catalogue.BLOCKED_BY},
+    catalogue.INFO: lambda lane: {str(lane.priority): 1},
+}
+_FROM_SINKS: Final[dict[Metric, Callable[[list[Any]], Any]]] = {
+    catalogue.SINK_EVENTS: lambda same: sum(sink.events for sink in same),
+    catalogue.SINK_BATCHES: lambda same: sum(sink.batches for sink in same),
+    catalogue.SINK_DROPPED: lambda same: _dropped(same),
+    catalogue.SINK_ERRORS: lambda same: sum(sink.errors for sink in same),
+    catalogue.SINK_DISABLED: lambda same: sum(sink.disabled for sink in same),
+    catalogue.SINK_DEPTH: lambda same: sum(sink.pending for sink in same),
+}
+
+
+class Reader:
+    """Reads one queue.
+
+    Args:
+        tally: what the queue's events say.
+        bus: its event bus, which knows how long sinks take. A sink with an attribute `loop_lag`, a `Histogram`, is
+            taken for the loop's watchdog.
+    """
+
+    def __init__(self, tally: Tally, bus: Any) -> None:
+        self._tally = tally
+        self._bus = bus
+        self._flush: dict[str, list[Histogram]] = {}
+        self._lag: dict[str, list[Histogram]] = {}
+        for name, timing in bus.timings():
+            self._flush.setdefault(name, []).append(timing.flush)
+            self._lag.setdefault(name, []).append(timing.lag)
+        lags = [lag for sink in bus.sinks if isinstance(lag := getattr(sink, "loop_lag", None), Histogram)]
+        self._loop_lag = lags[0] if lags else Histogram(QUICK_BOUNDS)
+        self._shown: dict[Labels, float] = {}
+        self._showing = threading.Lock()
+
+    def read(self, stats: Any) -> Rows:
+        """Reads all metrics.
+
+        Args:
+            stats: the queue's statistics now.
+        """
+        rows: Rows = {metric: [] for metric in catalogue.CATALOGUE}
+        for name, tally in self._tally.lanes.items():
+            lane = stats.lanes[name]
+            for metric, read in _FROM_TALLY.items():
+                rows[metric] += _spread(name, read(tally))
+            for metric, read_stats in _FROM_STATS.items():
+                rows[metric] += _spread(name, read_stats(lane))
+            ended = 0.0 if tally.last_end is None else tally.last_end + self._bus.wall_offset
+            rows[catalogue.LAST_FINISH].append(((name,), ended))
+        rows[catalogue.BLOCKED] = self._never_down(rows[catalogue.BLOCKED])
+        rows[catalogue.REJECTED] += self._tally.rejected.copy().items()
+        rows[catalogue.DISPATCH_DELAY].append(((), self._tally.dispatch))
+        rows[catalogue.LOOP_LAG].append(((), self._loop_lag))
+        rows[catalogue.ALERT_STATE] += (((alert, ""), state) for alert, state in self._tally.alerts.copy().items())
+        rows[catalogue.BUILD_INFO].append(((_version(),), 1))
+        self._add_sinks(rows, stats.sinks)
+        return rows
+
+    def _never_down(self, rows: list[tuple[Labels, float]]) -> list[tuple[Labels, float]]:
+        """These totals are sums of several numbers, which may have been read in the middle of a change."""
+        shown = self._shown
+        with self._showing:
+            for labels, total in rows:
+                shown[labels] = max(total, shown.get(labels, 0.0))
+            return [(labels, shown[labels]) for labels, _ in rows]
+
+    def _add_sinks(self, rows: Rows, sinks: Iterable[Any]) -> None:
+        same: dict[str, list[Any]] = {}
+        for sink in sinks:
+            same.setdefault(sink.name, []).append(sink)
+        for name, group in same.items():
+            for metric, read in _FROM_SINKS.items():
+                rows[metric] += _spread(name, read(group))
+            rows[catalogue.SINK_FLUSH].append(((name,), _sum(self._flush[name])))
+            rows[catalogue.SINK_LAG].append(((name,), _sum(self._lag[name])))
+
+
+def _spread(name: str, value: Any) -> Iterable[tuple[Labels, Any]]:
+    """The rows of one value, or of values by their last label."""
+    if not isinstance(value, dict):
+        return [((name,), value)]
+    return [((name,) if key is None else (name, key), part) for key, part in value.copy().items()]
+
+
+def _dropped(sinks: list[Any]) -> dict[str, int]:
+    dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
+    for reason, count in chain.from_iterable(sink.dropped.items() for sink in sinks):
+        dropped[reason] = dropped.get(reason, 0) + count
+    return dropped
+
+
+def _sum(parts: list[Histogram]) -> Histogram:
+    """One histogram of several; they have the same bounds."""
+    if len(parts) == 1:
+        return parts[0]
+    whole = Histogram(parts[0].bounds)
+    whole.counts = [sum(counts) for counts in zip(*(part.counts.copy() for part in parts), strict=True)]
+    whole.total = sum(part.total for part in parts)
+    return whole
+
+
+@functools.cache
+def _version() -> str:
+    try:
+        return importlib.metadata.version("lane-obs")
+    except importlib.metadata.PackageNotFoundError:  # run from its source, not installed
+        return "unknown"

@@ -26,7 +26,9 @@ from benchmarks.rows import ROWS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_PACKAGES: Final = ("lane-obs", "uvloop", "aiojobs", "a3s-lane")
+_PACKAGES: Final = (
+    "lane-obs", "uvloop", "aiojobs", "a3s-lane", "structlog", "prometheus-client", "opentelemetry-sdk", "rotel",
+)  # fmt: skip
 _WIDTH: Final = 160
 
 

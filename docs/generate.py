@@ -37,11 +37,11 @@ _USE_OF_LANE = {
 _OVERVIEW = [
     "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig", "RetryPolicy",
     "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor", "MonitorConfig",
-    "MemorySink", "BackgroundSink", "VirtualClock",
+    "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
     "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",
-    "SinkStats", "Bus", "Clock", "SystemClock",
+    "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
 ]  # fmt: skip
 # Methods that other parts of the library call.
 _INTERNAL = {

@@ -37,7 +37,7 @@ _SLOW_SHARE = 5
 """Where the SDK's encoding of spans takes most of the time, a fifth of the commands will do."""
 _FEW_SHARE = 5
 """Memory is read after a fifth of the commands, and after all."""
-_DOWN_COMMANDS = 500
+_DOWN_COMMANDS = 5_000
 
 
 class Meter:
@@ -163,7 +163,7 @@ def _down_by_hand() -> Figure:
         )
     )
     ours(), hand()
-    what = f"receiver down, time to close after {_DOWN_COMMANDS} commands"
+    what = f"receiver down, time to close after {_DOWN_COMMANDS:,} commands"
     return Figure(ROW, what, ours.closing, "s", hand.closing, _HAND)
 
 

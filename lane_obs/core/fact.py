@@ -55,7 +55,7 @@ def started(
 
 def completed(seq: int, at: float, wall: float, command: Any) -> LaneEvent:
     """Details: the command; it has ended, so that nothing about it changes any more."""
-    wait, name = command.wait, command.home.name
+    wait, name = command.fold_wait(), command.home.name  # worked out once for all sinks
     return events.CommandCompleted(
         seq, at, wall, command.id, name, command.command_type, command.attempt, wait.total, command.ran,
         at - command.submitted_at, wait, at - command.started_at, trace=command.trace,

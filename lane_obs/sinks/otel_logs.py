@@ -15,6 +15,7 @@ from opentelemetry.sdk._logs import LoggerProvider, LogRecordProcessor, Readable
 from opentelemetry.sdk._logs.export import ConsoleLogRecordExporter, LogRecordExporter, LogRecordExportResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
+from lane_obs.clock import NS
 from lane_obs.errors import ConfigError
 from lane_obs.sinks import line as lines
 from lane_obs.sinks.background import BackgroundSink
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from lane_obs.events import LaneEvent, TraceIds
 
 _SCOPE: Final = "lane_obs"
-_NS: Final = 1_000_000_000
 _SEVERITIES: Final = {
     "debug": (SeverityNumber.DEBUG, "DEBUG"),
     "info": (SeverityNumber.INFO, "INFO"),
@@ -38,7 +38,7 @@ _SEVERITIES: Final = {
 }
 _PROTOCOLS: Final = {"grpc": "grpc", "http": "http", "http/protobuf": "http"}
 _LOGS_PATH: Final = "/v1/logs"
-# A record takes the SDK some 40 us to make and encode, with the interpreter's lock held: the loop waits meanwhile.
+# A record takes the SDK some 30 us to make and encode, with the interpreter's lock held: the loop waits meanwhile.
 _BATCH: Final = 64
 _LAST_WAIT: Final = 1.0
 
@@ -98,6 +98,10 @@ class OtelLogSink(BackgroundSink):
         """Records emitted without the event's own fields, because `redact` raised."""
         return self._redactor.failures
 
+    def _empty(self) -> None:
+        super()._empty()
+        self._records.forget()
+
     def start(self) -> None:
         """Finds the provider, or makes the exporter: what is missing for it is told now."""
         self._records.open()
@@ -155,10 +159,9 @@ class _Records(LogRecordProcessor):
         logger = self.open()
         for event in events:
             logger.emit(self._record(event))
-        if self._exporter is not None:
-            batch, self._batch = self._batch, []
-            if batch:
-                self._export(batch)
+        batch, self._batch = self._batch, []
+        if batch and not self._over:
+            self._export(batch)
 
     def _record(self, event: LaneEvent) -> LogRecord:
         form = lines.form_of(type(event))
@@ -168,10 +171,10 @@ class _Records(LogRecordProcessor):
         if (stack := fields.pop("exception", None)) is not None:
             fields |= {"exception.stacktrace": stack, "exception.message": fields.get("error")}
             if "error_type" in fields:
-                fields["exception.type"] = _full_name(type(event.exception))  # type: ignore[attr-defined]
+                fields["exception.type"] = _full_name(type(lines.error_of(event)))
         number, text = _SEVERITIES[form.level]
         return LogRecord(
-            timestamp=int(event.wall * _NS),
+            timestamp=int(event.wall * NS),
             context=_context(getattr(event, "trace", None)),
             severity_number=number,
             severity_text=text,
@@ -181,10 +184,11 @@ class _Records(LogRecordProcessor):
         )
 
     def _export(self, batch: list[ReadableLogRecord]) -> None:
+        exporter = self._exporter
         # What sends the records may be instrumented, and must not make telemetry of its own.
         token = attach(set_value(_SUPPRESS_INSTRUMENTATION_KEY, True))  # noqa: FBT003 - a value, not a flag
         try:
-            done = self._exporter.export(batch) is LogRecordExportResult.SUCCESS
+            done = exporter.export(batch) is LogRecordExportResult.SUCCESS
         except Exception:
             if not self._over:  # afterwards its channel is closed, and all that was left is counted
                 raise
@@ -197,12 +201,21 @@ class _Records(LogRecordProcessor):
     def give_up(self) -> None:
         """Ends a wait for the receiver."""
         self._over = True
-        if self._exporter is not None:
-            self._exporter.shutdown()
+        self._shut_down()
 
     def close(self) -> None:
-        if self._exporter is not None and not self._over:
-            self._exporter.shutdown()
+        self._shut_down()
+
+    def _shut_down(self) -> None:
+        exporter, self._exporter = self._exporter, None
+        if exporter is not None:
+            exporter.shutdown()
+
+    def forget(self) -> None:
+        """Leaves an exporter to the process that made it: its connections are not to be shared."""
+        if self._exporter is not None:
+            self._exporter = self._provider = self._logger = None
+            self._batch = []
 
     # --- the provider's processor -------------------------------------------------------------------------------
 

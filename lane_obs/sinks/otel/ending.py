@@ -147,7 +147,7 @@ class Endings:
         span = kept.take(command.attempt)
         if span is not None:
             if span.get_span_context().trace_flags is SAMPLED or span.record or self._reason(command, at, None):
-                attributes = self._make.attempt(command, command.attempt, "ok", command.wait)
+                attributes = self._make.attempt(command, command.attempt, "ok", command.fold_wait())
                 self._finish(kept, span, attributes, self._ns(command.started_at), self._ns(at))
             else:
                 span.ended = True

@@ -231,14 +231,22 @@ def until(check: Any) -> None:
         time.sleep(0.001)
 
 
-def test_events_are_collected_for_an_interval() -> None:
+def test_events_are_collected_and_handed_over_together() -> None:
     inner = Counting()
-    sink = BackgroundSink(inner, flush_interval=0.2)
+    sink = BackgroundSink(inner, flush_interval=3600)
     for number in range(5):
         sink.handle([paused(number)])
-    assert inner.got.acquire(timeout=PATIENCE)
     sink.close()
     assert inner.sizes == [5]
+
+
+def test_events_are_handed_over_after_the_interval_though_nothing_else_comes() -> None:
+    inner = Counting()
+    sink = BackgroundSink(inner, flush_interval=0.01)
+    sink.handle([paused(1)])
+    assert inner.got.acquire(timeout=PATIENCE)
+    assert inner.sizes == [1]
+    sink.close()
 
 
 def test_without_an_interval_nothing_waits() -> None:

@@ -76,12 +76,12 @@ async def _commands(manager: QueueManager, clock: VirtualClock) -> None:
     async def fail() -> None:
         raise ValueError("a message with \udcff, which no text file takes")
 
-    handles = [
-        await manager.submit("a", work), await manager.submit("a", fail), await manager.submit("a", work, 60.0),
-        await manager.submit("a", work, deadline=2.0), await manager.submit("a", work, delay=3.0, id="late"),
-    ]  # fmt: skip
-    handles.append(await manager.submit("a", work))
-    handles[-1].cancel()
+    await manager.submit("a", work)
+    await manager.submit("a", fail)
+    await manager.submit("a", work, 60.0)
+    await manager.submit("a", work, deadline=2.0)
+    await manager.submit("a", work, delay=3.0, id="late")
+    (await manager.submit("a", work)).cancel()
     manager.pause("b")
     await manager.submit("b", work)
     with contextlib.suppress(LaneFullError):

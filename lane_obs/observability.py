@@ -69,6 +69,7 @@ class Traces:
         parent: `auto` (default), `parent` or `link`.
         slow_seconds: commands slower than this are always exported; one limit, or limits by lane.
         keep_failed: unsuccessful and retried commands are always exported; default yes.
+        close_timeout: seconds that the close of the queue gives the exporter; default 5.
     """
 
     tracer_provider: TracerProvider | None = None
@@ -79,6 +80,7 @@ class Traces:
     parent: str = "auto"
     slow_seconds: Duration | Mapping[str, Duration] | None = None
     keep_failed: bool = True
+    close_timeout: Duration = 5.0
 
 
 class Observability:
@@ -175,6 +177,7 @@ def _make_traces(traces: Traces) -> AnySink:
         parent=traces.parent,
         slow_seconds=traces.slow_seconds,
         keep_failed=traces.keep_failed,
+        close_timeout=traces.close_timeout,
     )
 
 

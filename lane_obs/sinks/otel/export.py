@@ -29,6 +29,7 @@ PROTOCOLS: Final = {"grpc": "grpc", "http": "http", "http/protobuf": "http"}
 """Names of the OTLP transports, those of `OTEL_EXPORTER_OTLP_PROTOCOL` included."""
 
 _DEFAULT_QUEUE: Final = 2_048
+_PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _TRACES_PATH: Final = "/v1/traces"
 
 
@@ -192,10 +193,8 @@ def _queue_size() -> int:
 
 def _exporter_maker(endpoint: str | None, protocol: str | None, headers: Mapping[str, str] | None) -> Any:
     env = os.environ
-    named = "protocol" if protocol is not None else "OTEL_EXPORTER_OTLP_PROTOCOL"
-    wanted = (
-        protocol or env.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or env.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
-    )
+    ways = [("protocol", protocol), *((name, env.get(name)) for name in _PROTOCOL_VARIABLES)]
+    named, wanted = next(((name, given) for name, given in ways if given), ("protocol", "grpc"))
     if wanted not in PROTOCOLS:
         raise ConfigError(named, wanted, f"give one of {', '.join(PROTOCOLS)}")
     kind = "otlp" if endpoint is not None else env.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
+from opentelemetry.trace import TraceState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opentelemetry.sdk.trace.sampling import Sampler
-    from opentelemetry.trace import SpanContext, SpanKind, TraceState
+    from opentelemetry.trace import SpanContext, SpanKind
 
 _LOW_BITS: Final = TraceIdRatioBased.TRACE_ID_LIMIT
-_PARENT_BASED: Final = re.compile(
-    re.escape(str(sampling.DEFAULT_ON.get_description())).replace("root:AlwaysOnSampler", "root:(.*)")  # type: ignore[no-untyped-call]
-)
-_RATIO: Final = re.compile(r"TraceIdRatioBased\{(.*)\}")
-_STANDARD: Final = {
-    sampling.StaticSampler, type(sampling.ALWAYS_ON), sampling.TraceIdRatioBased, sampling.ParentBased,
-    sampling.ParentBasedTraceIdRatio,
-}  # fmt: skip
+_PARENT_BASED: Final = {sampling.ParentBased, sampling.ParentBasedTraceIdRatio}
+_BOUNDS: Final = {Decision.DROP: 0, Decision.RECORD_AND_SAMPLE: _LOW_BITS + 1}
+_AS_PARENT: Final = {
+    "_remote_parent_sampled": _LOW_BITS + 1,
+    "_remote_parent_not_sampled": 0,
+    "_local_parent_sampled": _LOW_BITS + 1,
+    "_local_parent_not_sampled": 0,
+}
 
 
 class Choice(NamedTuple):
-    """What the sampler says of one span."""
+    """What the sampler says of one span; without a `trace_state` it is the parent's."""
 
     sampled: bool
     record: bool
@@ -52,19 +52,14 @@ class Decider:
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
-        self._follows_parent = False
+        self._follows_parent = type(sampler) in _PARENT_BASED
         self._bound: int | None = None
-        if type(sampler) in _STANDARD:
-            self._read(sampler.get_description())
-
-    def _read(self, text: str) -> None:
-        parent_based = _PARENT_BASED.fullmatch(text)
-        root = parent_based[1] if parent_based else text
-        ratio = _RATIO.fullmatch(root)
-        known = {"AlwaysOnSampler": 1.0, "AlwaysOffSampler": 0.0}
-        if ratio or root in known:
-            self._follows_parent = parent_based is not None
-            self._bound = TraceIdRatioBased.get_bound_for_rate(float(ratio[1]) if ratio else known[root])
+        if self._follows_parent:
+            parts = vars(sampler)  # where an SDK keeps them otherwise, it is asked
+            if all(_bound(parts.get(name)) == bound for name, bound in _AS_PARENT.items()):
+                self._bound = _bound(parts.get("_root"))
+        else:
+            self._bound = _bound(sampler)
 
     def choose(self, parent: SpanContext | None, trace_id: int, name: str, kind: SpanKind) -> Choice:
         """Decides about a span with this parent, `None` for a root."""
@@ -80,6 +75,14 @@ class Decider:
             context = trace.set_span_in_context(trace.NonRecordingSpan(parent), context)
         result = self._sampler.should_sample(context, trace_id, name, kind)
         decision = result.decision
-        return Choice(
-            decision is Decision.RECORD_AND_SAMPLE, decision is not Decision.DROP, result.trace_state, result.attributes
-        )
+        state = TraceState() if result.trace_state is None else result.trace_state
+        return Choice(decision is Decision.RECORD_AND_SAMPLE, decision is not Decision.DROP, state, result.attributes)
+
+
+def _bound(sampler: object) -> int | None:
+    """Below which low bits of a trace id it samples; `None` for a sampler that has to be asked."""
+    if type(sampler) is TraceIdRatioBased:
+        return sampler.bound
+    if type(sampler) is sampling.StaticSampler:
+        return _BOUNDS.get(sampler.should_sample(None, 0, "").decision)
+    return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +23,9 @@ from lane_obs.sinks.otel.sampling import Choice, Decider
 from lane_obs.sinks.otel.span import SAMPLED, UNSAMPLED, CommandSpan
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import Tracer
 
     from lane_obs.config import Duration
@@ -109,12 +111,12 @@ class OtelSink:
         self._trace_id = tracer.id_generator.generate_trace_id
         self._span_id = tracer.id_generator.generate_span_id
         slow = self._slow
-        by_lane = slow if isinstance(slow, dict) else {}
+        by_lane = slow if isinstance(slow, Mapping) else {}
         self._endings = Endings(
             tracer,
             self._decider,
             f"{socket.gethostname()}:{os.getpid()}",
-            None if slow is None or isinstance(slow, dict) else to_seconds("slow_seconds", slow),
+            None if slow is None or isinstance(slow, Mapping) else to_seconds("slow_seconds", slow),
             {lane: to_seconds(f"slow_seconds.{lane}", value) for lane, value in by_lane.items()},
             keep_failed=self._keep_failed,
         )
@@ -170,7 +172,8 @@ class OtelSink:
         parent = kept.context if self._is_child(command, kept) else None
         name = f"process {command.home.name}"
         context, choice = self._identify(parent, name, SpanKind.CONSUMER)
-        kept.begin(command.attempt, self._make(name, SpanKind.CONSUMER, context, parent, choice))
+        around = command._context.run(otel_context.get_current) if self._endings.notify else None  # noqa: SLF001
+        kept.begin(command.attempt, self._make(name, SpanKind.CONSUMER, context, parent, choice, around))
         command.trace = TraceIds(context.trace_id, context.span_id, choice.sampled)
 
     def in_attempt(self, command: Any) -> None:
@@ -185,7 +188,8 @@ class OtelSink:
             return False
         if command.started_at - command.submitted_at > self._link_after:
             return False
-        return kept.submitter is None or getattr(kept.submitter, "end_time", None) is None
+        above = kept.submitter  # a span of the SDK, or one of ours when a command submits another
+        return getattr(above, "end_time", None) is None and not getattr(above, "ended", False)
 
     def _identify(self, parent: SpanContext | None, name: str, kind: SpanKind) -> tuple[SpanContext, Choice]:
         """A new span's identity, and whether it is sampled."""
@@ -195,17 +199,26 @@ class OtelSink:
             trace_id, state = parent.trace_id, parent.trace_state
         choice = self._decider.choose(parent, trace_id, name, kind)
         flags = SAMPLED if choice.sampled else UNSAMPLED
-        return SpanContext(trace_id, self._span_id(), False, flags, choice.trace_state or state), choice  # noqa: FBT003
+        if choice.trace_state is not None:
+            state = choice.trace_state
+        return SpanContext(trace_id, self._span_id(), False, flags, state), choice  # noqa: FBT003
 
     def _make(
-        self, name: str, kind: SpanKind, context: SpanContext, parent: SpanContext | None, choice: Choice
+        self,
+        name: str,
+        kind: SpanKind,
+        context: SpanContext,
+        parent: SpanContext | None,
+        choice: Choice,
+        around: Context | None = None,
     ) -> CommandSpan:
+        """A live span; `around` is the context in which it starts, if not the current one."""
         span = CommandSpan(name, kind, context, parent, wall_ns=self._wall_ns, limits=self._limits)
         span.record = choice.record
         if choice.attributes:
             span.set_attributes(choice.attributes)
         if self._endings.notify:
-            self._on_start(span, None)  # type: ignore[arg-type]  # what the API promises of a span is there
+            self._on_start(span, around)  # type: ignore[arg-type]  # what the API promises of a span is there
         return span
 
     def _wall_ns(self) -> int:

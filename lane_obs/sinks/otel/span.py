@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
@@ -63,12 +64,39 @@ class CommandSpan(trace.Span):
         self._attributes: dict[str, Any] | None = None
         self._events: Any = None
         self._status = _UNSET
-        self._recorded: BaseException | None = None
+        self._recorded: tuple[BaseException, ...] = ()
         self.record = True
         """Whether it goes to the span processors at its end, sampled or not."""
         self.ended = False
         self.previous: SpanContext | None = None
         """Identity of the attempt before."""
+
+    # What span processors read of the SDK's spans when they start.
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    @property
+    def kind(self) -> SpanKind:
+        """Its kind."""
+        return self._kind
+
+    @property
+    def context(self) -> SpanContext:
+        """Its identity."""
+        return self._context
+
+    @property
+    def parent(self) -> SpanContext | None:
+        """Identity of its parent; `None` for a root."""
+        return self._parent
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """What was added so far; the queue's own attributes come at the end."""
+        return MappingProxyType(self._attributes or {})
 
     def get_span_context(self) -> SpanContext:
         """Its identity."""
@@ -83,6 +111,8 @@ class CommandSpan(trace.Span):
 
     def set_attribute(self, key: str, value: Any) -> None:
         """Sets one attribute."""
+        if self.ended:  # by work that goes on although the queue has given it up
+            return
         if self._attributes is None:
             self._attributes = {}
         self._attributes[key] = value
@@ -94,6 +124,8 @@ class CommandSpan(trace.Span):
 
     def add_event(self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None) -> None:
         """Adds an event, at Unix nanoseconds `timestamp` or now."""
+        if self.ended:
+            return
         limits = self._limits
         if self._events is None:
             self._events = BoundedList(limits.max_events)
@@ -120,9 +152,9 @@ class CommandSpan(trace.Span):
         escaped: bool = False,  # noqa: FBT001, FBT002 - the API's signature
     ) -> None:
         """Adds an `exception` event; the same exception a second time, as it escapes, is not added again."""
-        if exception is self._recorded:
+        if self.ended or any(exception is known for known in self._recorded):
             return
-        self._recorded = exception
+        self._recorded = (*self._recorded, exception)
         kind = type(exception)
         fields = {
             "exception.type": kind.__qualname__

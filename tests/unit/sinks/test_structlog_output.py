@@ -75,7 +75,6 @@ async def test_a_full_pipe_blocks_neither_the_loop_nor_the_commands_and_drops_ar
         await handle
     stats = manager.stats().sinks[0]
     assert stats.dropped["full"] > 0  # it holds far fewer than these lines
-    assert stats.pending >= 100
     pipe.start_reading()
     await manager.close()
     written = [line for line in pipe.lines() if "outcome" in line]

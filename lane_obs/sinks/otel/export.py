@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
@@ -15,15 +16,15 @@ from opentelemetry.sdk.trace.export import (
     SpanExporter,
     SpanExportResult,
 )
+from opentelemetry.sdk.trace.sampling import Sampler
 
 from lane_obs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace import ReadableSpan, Span
-    from opentelemetry.sdk.trace.sampling import Sampler
 
 PROTOCOLS: Final = {"grpc": "grpc", "http": "http", "http/protobuf": "http"}
 """Names of the OTLP transports, those of `OTEL_EXPORTER_OTLP_PROTOCOL` included."""
@@ -54,7 +55,7 @@ class SpanPipeline:
             refused them or was not there), `closed` (there was no time left for them at the end).
 
     Raises:
-        ConfigError: an unknown protocol or exporter.
+        ConfigError: an unknown protocol or exporter, or a value of the wrong kind.
     """
 
     def __init__(
@@ -66,14 +67,16 @@ class SpanPipeline:
         sampler: Sampler | None = None,
         exporter: SpanExporter | None = None,
     ) -> None:
+        _check(endpoint, headers, sampler, exporter)
         self.dropped: dict[str, int] = {}
         self._make = _exporter_maker(endpoint, protocol, headers) if exporter is None else lambda: exporter
         self.provider = TracerProvider(sampler=sampler)
         self._gate: _Gate | None = None
+        self._closed = False
 
     def open(self) -> None:
-        """Makes the exporter and its thread; calling it again does nothing."""
-        if self._gate is None and (exporter := self._make()) is not None:
+        """Makes the exporter and its thread, without which nothing is exported; once, and not after `close`."""
+        if self._gate is None and not self._closed and (exporter := self._make()) is not None:
             self._gate = _Gate(exporter, self.dropped)
             self.provider.add_span_processor(self._gate)
 
@@ -84,6 +87,7 @@ class SpanPipeline:
 
     def close(self, seconds: float) -> None:
         """Exports what is left and shuts down; what is not out within `seconds` is dropped and counted."""
+        self._closed = True
         if self._gate is not None:
             self._gate.hurry_after(seconds)
         self.provider.shutdown()
@@ -98,6 +102,7 @@ class _Gate(SpanProcessor):
         self._batches = BatchSpanProcessor(self._counter, max_queue_size=self._capacity)
         self._dropped = dropped
         self._given = 0
+        self._closed = False
         self._timer: threading.Timer | None = None
         if hasattr(os, "register_at_fork"):
             forked = weakref.WeakMethod(self._forked)
@@ -120,8 +125,9 @@ class _Gate(SpanProcessor):
         context = span.context
         if context is None or not context.trace_flags.sampled:
             return
-        if self._given - self._counter.taken >= self._capacity:
-            self._dropped["full"] = self._dropped.get("full", 0) + 1
+        if self._closed or self._given - self._counter.taken >= self._capacity:
+            reason = "closed" if self._closed else "full"
+            self._dropped[reason] = self._dropped.get(reason, 0) + 1
             return
         self._given += 1
         self._batches.on_end(span)
@@ -133,7 +139,8 @@ class _Gate(SpanProcessor):
         self._timer.start()
 
     def shutdown(self) -> None:
-        """Exports what waits."""
+        """Exports what waits; what comes later is dropped and counted."""
+        self._closed = True
         self._batches.shutdown()  # type: ignore[no-untyped-call]
         if self._timer is not None:
             self._timer.cancel()
@@ -181,6 +188,24 @@ class _Counter(SpanExporter):
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter.force_flush(timeout_millis)
+
+
+def _check(endpoint: object, headers: object, sampler: object, exporter: object) -> None:
+    """Refuses now what would fail at the first span.
+
+    Raises:
+        ConfigError: a value of the wrong kind.
+    """
+    if not (endpoint is None or (isinstance(endpoint, str) and endpoint)):
+        raise ConfigError("endpoint", endpoint, "give a URL such as http://localhost:4317")
+    if headers is not None:
+        texts = [text for pair in headers.items() for text in pair] if isinstance(headers, Mapping) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise ConfigError("headers", f"a {type(headers).__name__}", "give a mapping of strings to strings")
+    if not (sampler is None or isinstance(sampler, Sampler)):
+        raise ConfigError("sampler", sampler, "give a Sampler of opentelemetry.sdk.trace.sampling")
+    if not (exporter is None or isinstance(exporter, SpanExporter)):
+        raise ConfigError("exporter", exporter, "give a SpanExporter of opentelemetry.sdk.trace.export")
 
 
 def _queue_size() -> int:

@@ -64,6 +64,7 @@ class OtelSink:
         close_timeout: seconds that `close` gives a pipeline to export what is left.
 
     Attributes:
+        provider: the tracer provider in use, for tracers of your own beside it.
         dropped: spans lost, by reason, where the provider is the sink's own (see `SpanPipeline`).
 
     Raises:
@@ -91,8 +92,8 @@ class OtelSink:
         self._link_after = to_seconds("link_after", link_after, zero=True)
         self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
         self._slow, self._keep_failed = slow_seconds, keep_failed
-        self._pipeline, provider = _choose(tracer_provider, pipeline)
-        tracer: Any = provider.get_tracer(_SCOPE)
+        self._pipeline, self.provider = _choose(tracer_provider, pipeline)
+        tracer: Any = self.provider.get_tracer(_SCOPE)
         self.dropped: Mapping[str, int] = {} if self._pipeline is None else self._pipeline.dropped
         self._endings: Endings
         self._queue: Any = None
@@ -141,6 +142,11 @@ class OtelSink:
         """Spans that wait to be exported by a pipeline of the sink's own."""
         return 0 if self._pipeline is None else self._pipeline.pending
 
+    def start(self) -> None:
+        """Makes the exporter of a pipeline of the sink's own before there is any span to export."""
+        if self._pipeline is not None and not self._off:
+            self._pipeline.open()
+
     # --- the command's way --------------------------------------------------------------------------------------
 
     def at_submit(self, command: Any) -> None:
@@ -164,6 +170,7 @@ class OtelSink:
         name = "submit unknown" if reason == "unknown_lane" else f"submit {lane}"
         context, choice = self._identify(parent, name, SpanKind.PRODUCER)
         span = self._make(name, SpanKind.PRODUCER, context, parent, choice)
+        self.start()  # a queue refuses before its start, too
         self._endings.refused(span, name.removeprefix("submit "), kind, reason, self._wall_ns())
 
     def at_start(self, command: Any) -> None:

@@ -130,7 +130,7 @@ class CommandSpan(trace.Span):
         if self._events is None:
             self._events = BoundedList(limits.max_events)
         bounded = BoundedAttributes(limits.max_event_attributes, attributes, max_value_len=limits.max_attribute_length)
-        self._events.append(Event(name, bounded, self._wall_ns() if timestamp is None else timestamp))
+        self._events.append(Event(_plain(name), bounded, self._wall_ns() if timestamp is None else timestamp))
 
     def add_link(self, context: SpanContext, attributes: Mapping[str, Any] | None = None) -> None:
         """Links it to another span."""
@@ -138,11 +138,14 @@ class CommandSpan(trace.Span):
 
     def update_name(self, name: str) -> None:
         """Gives it another name."""
-        self._name = name
+        self._name = _plain(name)
 
     def set_status(self, status: Any, description: str | None = None) -> None:
         """Sets its status, a `Status` or a `StatusCode`; a failure of the command has the last word."""
-        self._status = status if isinstance(status, Status) else Status(status, description)
+        made = status if isinstance(status, Status) else Status(status, description)
+        if made.description is not None and not made.description.isascii():
+            made = Status(made.status_code, _plain(made.description))
+        self._status = made
 
     def record_exception(
         self,
@@ -160,8 +163,8 @@ class CommandSpan(trace.Span):
             "exception.type": kind.__qualname__
             if kind.__module__ == "builtins"
             else f"{kind.__module__}.{kind.__qualname__}",
-            "exception.message": error_text(exception),
-            "exception.stacktrace": _stack(exception),
+            "exception.message": _plain(error_text(exception)),
+            "exception.stacktrace": _plain(_stack(exception)),
             "exception.escaped": str(escaped),
         }
         self.add_event("exception", {**fields, **(attributes or {})}, timestamp)
@@ -216,6 +219,11 @@ class CommandSpan(trace.Span):
             end_time=max(start_ns, end_ns),
             instrumentation_scope=scope,
         )
+
+
+def _plain(text: str) -> str:
+    """The text with halves of surrogate pairs written out: with one of them no OTLP exporter can send its batch."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def _stack(exception: BaseException) -> str:

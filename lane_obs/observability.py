@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Logs:
-    """How events become log lines; see `StructlogSink`.
+    """How events become log lines; see `StructlogSink` and `OtelLogSink`.
 
     Args:
         file: binary stream for JSON lines; default standard error, or the structlog configuration there is.
         logger: a structlog logger in place of a file.
         level: the least level written: `debug`, `info` (default), `warning` or `error`.
         redact: gets the fields of each line and returns what to write of them.
+        otlp: emit the same as OpenTelemetry log records, too; they go where the traces go.
     """
 
     file: BinaryIO | None = None
     logger: Any = None
     level: str = "info"
     redact: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    otlp: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Metrics:
         host: address to listen on; default loopback.
         buckets: upper bounds of the histograms in seconds, or such bounds by lane name.
         command_types: how many command types get a label of their own on durations; default none.
+        otlp: send the same as OpenTelemetry metrics, too (`OtelMetricsSink`); they go where the traces go.
     """
 
     registry: CollectorRegistry | None = None
@@ -54,6 +57,7 @@ class Metrics:
     host: str = "127.0.0.1"
     buckets: Sequence[float] | Mapping[str, Sequence[float]] | None = None
     command_types: int = 0
+    otlp: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +123,11 @@ class Observability:
         # Traces first: its ids must be there when the others look at a command that starts.
         if (chosen_traces := _chosen("traces", traces, Traces)) is not None:
             self.sinks.append(_make_traces(chosen_traces))
+        receiver = _receiver(chosen_traces)
         if (chosen_logs := _chosen("logs", logs, Logs)) is not None:
-            self.sinks.append(_make_logs(chosen_logs))
+            self.sinks += _make_logs(chosen_logs, receiver)
         if (chosen_metrics := _chosen("metrics", metrics, Metrics)) is not None:
-            self.sinks += _make_metrics(chosen_metrics, queue)
+            self.sinks += _make_metrics(chosen_metrics, queue, receiver)
         self._add_watchdog(watchdog)
         self._add_recorder(recorder)
 
@@ -181,21 +186,38 @@ def _make_traces(traces: Traces) -> AnySink:
     )
 
 
-def _make_logs(logs: Logs) -> AnySink:
+def _receiver(traces: Traces | None) -> dict[str, Any]:
+    """What names the receiver of OTLP, where the traces name one; else it is the environment that does."""
+    if traces is None:
+        return {}
+    endpoint = None if traces.endpoint is None else traces.endpoint.rstrip("/").removesuffix("/v1/traces")
+    own = {"endpoint": endpoint, "protocol": traces.protocol, "headers": traces.headers}
+    return {name: value for name, value in own.items() if value is not None}
+
+
+def _make_logs(logs: Logs, receiver: dict[str, Any]) -> list[AnySink]:
     from lane_obs.sinks.structlog import StructlogSink
 
-    return StructlogSink(logs.file, level=logs.level, redact=logs.redact, logger=logs.logger)
+    sinks: list[AnySink] = [StructlogSink(logs.file, level=logs.level, redact=logs.redact, logger=logs.logger)]
+    if logs.otlp:
+        from lane_obs.sinks.otel_logs import OtelLogSink
+
+        sinks.append(OtelLogSink(level=logs.level, redact=logs.redact, **receiver))
+    return sinks
 
 
-def _make_metrics(metrics: Metrics, queue: str) -> list[AnySink]:
+def _make_metrics(metrics: Metrics, queue: str, receiver: dict[str, Any]) -> list[AnySink]:
     from lane_obs.sinks.prometheus import PrometheusSink
 
-    bounds: dict[str, Any] = {} if metrics.buckets is None else {"buckets": metrics.buckets}
-    sinks: list[AnySink] = [
-        PrometheusSink(metrics.registry, queue=queue, command_types=metrics.command_types, **bounds)
-    ]
+    own: dict[str, Any] = {} if metrics.buckets is None else {"buckets": metrics.buckets}
+    own |= {"queue": queue, "command_types": metrics.command_types}
+    sinks: list[AnySink] = [PrometheusSink(metrics.registry, **own)]
     if metrics.port is not None:
         from lane_obs.http import MetricsServer
 
         sinks.append(MetricsServer(metrics.port, metrics.host, registry=metrics.registry))
+    if metrics.otlp:
+        from lane_obs.sinks.otel_metrics import OtelMetricsSink
+
+        sinks.append(OtelMetricsSink(**own, **receiver))
     return sinks

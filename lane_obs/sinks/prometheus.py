@@ -7,8 +7,7 @@ import logging
 import math
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from prometheus_client import REGISTRY
@@ -17,12 +16,13 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar, Sample
 from prometheus_client.utils import floatToGoString
 
-from lane_obs.config import check_keys, check_methods, check_name, to_count
+from lane_obs.config import check_methods, check_name, to_count
 from lane_obs.errors import ConfigError, NotStarted
 from lane_obs.metrics import BUCKETS, CATALOGUE, Reader, Tally
+from lane_obs.metrics.bounds import Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lane_obs.core.histogram import Exemplar as Example
     from lane_obs.core.histogram import Histogram
     from lane_obs.metrics import Metric
+    from lane_obs.metrics.bounds import Buckets
 
 T = TypeVar("T")
 
@@ -61,15 +62,13 @@ class PrometheusSink:
         registry: CollectorRegistry | None = None,
         *,
         queue: str = "default",
-        buckets: Sequence[float] | Mapping[str, Sequence[float]] = BUCKETS,
+        buckets: Buckets = BUCKETS,
         command_types: int = 0,
     ) -> None:
         self.registry: CollectorRegistry = REGISTRY if registry is None else registry
         check_methods("registry", self.registry, ("register", "unregister"), "give a CollectorRegistry")
         self._name = check_name("queue", queue)
-        by_lane = buckets if isinstance(buckets, Mapping) else {}
-        self._by_lane = {lane: _bounds(f"buckets.{lane}", bounds) for lane, bounds in by_lane.items()}
-        self._bounds = BUCKETS if isinstance(buckets, Mapping) else _bounds("buckets", buckets)
+        self._bounds = Bounds(buckets)
         self._command_types = to_count("command_types", command_types)
         self._bus: Any = None
         # Weak, so that a queue that was forgotten instead of closed can go, and its series with it.
@@ -84,8 +83,7 @@ class PrometheusSink:
         """
         if self._queue() is not None:
             raise ConfigError("sinks", self, "give each queue a PrometheusSink of its own")
-        check_keys("buckets.", self._by_lane, queue.lanes, "lane")
-        bounds = {lane: self._by_lane.get(lane, self._bounds) for lane in queue.lanes}
+        bounds = self._bounds.of_lanes(queue.lanes)
         self._tally = Tally(bounds, self._command_types)
         self._reader = Reader(self._tally, queue.bus)
         self._series = {metric: _Series(metric, self._name) for metric in CATALOGUE}
@@ -122,14 +120,6 @@ class PrometheusSink:
 
 def _nothing() -> None:
     return None
-
-
-def _bounds(field: str, bounds: Sequence[float]) -> tuple[float, ...]:
-    given = list(bounds) if isinstance(bounds, Sequence) else []
-    rising = [float(bound) for bound in given if isinstance(bound, int | float) and 0 < bound < math.inf]
-    if not rising or rising != given or any(low >= high for low, high in pairwise(rising)):
-        raise ConfigError(field, bounds, "give rising seconds above zero, without the infinite one")
-    return tuple(rising)
 
 
 # --- from numbers to samples ------------------------------------------------------------------------------------

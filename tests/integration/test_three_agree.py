@@ -78,7 +78,10 @@ async def main():
         await asyncio.wait([asyncio.ensure_future(ended(handle)) for handle in handles])
         text = generate_latest(registry).decode()
         await manager.stop()
-    records = [(handle.id, handle.lane, OUTCOMES.get(str(handle.state), str(handle.state)), handle.attempt) for handle in handles]
+    records = [
+        (handle.id, handle.lane, OUTCOMES.get(str(handle.state), str(handle.state)), handle.attempt)
+        for handle in handles
+    ]
     with open(out, "w") as file:
         json.dump({"records": records, "metrics": text}, file)
 

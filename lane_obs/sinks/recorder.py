@@ -1,7 +1,4 @@
-"""Keeps the last events, and writes them to a file on demand, on SIGUSR1 and when the process dies of an exception.
-
-A process has one SIGUSR1 and one excepthook, however many recorders it has: `_Hooks` holds both for all of them.
-"""
+"""Keeps the last events, and writes them to a file on demand, on SIGUSR1 and when the process dies of an exception."""
 
 from __future__ import annotations
 
@@ -11,11 +8,7 @@ import itertools
 import json
 import logging
 import os
-import queue
-import signal
-import sys
 import tempfile
-import threading
 from collections import deque
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,19 +18,17 @@ import msgspec
 
 from lane_obs.clock import SystemClock
 from lane_obs.config import to_count
-from lane_obs.errors import ConfigError, error_text
+from lane_obs.errors import ConfigError
 from lane_obs.events import EVENT_TYPES, LaneEvent
+from lane_obs.sinks.process_hooks import SIGNAL, hooks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType, TracebackType
+    from collections.abc import Iterator, Sequence
 
     from lane_obs.bus import Bus
 
 _logger = logging.getLogger("lane_obs.recorder")
 
-_SIGNAL: Final[signal.Signals | None] = getattr(signal, "SIGUSR1", None)
-_CLOSE_TIMEOUT: Final = 5.0
 _WITH_EXCEPTION: Final = frozenset(kind for kind in EVENT_TYPES if "exception" in kind.__struct_fields__)
 _clock = SystemClock()
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - documented; None where no loop runs
@@ -100,9 +91,9 @@ class FlightRecorder:
         self._loop = asyncio.get_running_loop()
         self.closed = False
         if self._on_crash:
-            _hooks.arm(self)
-        if self._on_signal and _SIGNAL is not None:
-            _hooks.listen(self, _SIGNAL)
+            hooks.arm(self)
+        if self._on_signal and SIGNAL is not None:
+            hooks.listen(self, SIGNAL)
 
     def handle(self, events: Sequence[LaneEvent]) -> None:
         """Takes a batch."""
@@ -116,14 +107,14 @@ class FlightRecorder:
 
     def close(self) -> None:
         """Listens for the signal no more, and keeps what it has."""
-        self.closed = True
+        self.closed, loop = True, self._loop
         self._bus = self._loop = None
-        if _SIGNAL is not None:
-            _hooks.leave(self, _SIGNAL)
+        if SIGNAL is not None and loop is not None:
+            hooks.leave(self, SIGNAL, loop)
 
     def forget(self) -> None:
         """Lets go of all events, and no longer waits for a crash."""
-        _hooks.disarm(self)
+        hooks.disarm(self)
         self._events.clear()
 
     def dump(self, path: str | os.PathLike[str] | None = None) -> Path:
@@ -201,100 +192,3 @@ def _text(value: object) -> object:
         return value if isinstance(value, str | int | float | None) else repr(value)
     except Exception as error:
         return f"<{type(error).__name__}>"
-
-
-class _Hooks:
-    """The process's SIGUSR1 and `sys.excepthook`, for all recorders."""
-
-    def __init__(self) -> None:
-        self._listening: list[FlightRecorder] = []
-        self._armed: list[FlightRecorder] = []
-        self._installed: Callable[..., object] | None = None
-        self._asked: queue.SimpleQueue[tuple[FlightRecorder, ...]] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    # --- SIGUSR1 ------------------------------------------------------------------------------------------------
-    #
-    # `signal.signal` and not the loop's `add_signal_handler`, whose callback would wait for a blocked loop to be free.
-
-    def listen(self, recorder: FlightRecorder, number: signal.Signals) -> None:
-        """Has a recorder dump on the signal, unless that is used by others or cannot be had in this thread."""
-        if signal.getsignal(number) != self._on_signal and not self._take(number):
-            return
-        self._listening.append(recorder)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="lane-obs-recorder", daemon=True)
-            self._thread.start()
-
-    def _take(self, number: signal.Signals) -> bool:
-        if signal.getsignal(number) is not signal.SIG_DFL:
-            _logger.info("%s has a handler of the program's own: the flight recorder leaves it alone", number.name)
-            return False
-        try:
-            signal.signal(number, self._on_signal)
-        except ValueError:
-            _logger.info("%s can be had in the main thread only: the flight recorder does without", number.name)
-            return False
-        return True
-
-    def leave(self, recorder: FlightRecorder, number: signal.Signals) -> None:
-        """Undoes `listen`; what was asked for before is written first."""
-        if recorder not in self._listening:
-            return
-        self._listening.remove(recorder)
-        if self._listening:
-            return
-        if signal.getsignal(number) == self._on_signal:
-            with contextlib.suppress(ValueError):  # not the main thread: the handler sees to it itself
-                signal.signal(number, signal.SIG_DFL)
-        thread, self._thread = self._thread, None
-        self._asked.put(())
-        if thread is not None:
-            thread.join(_CLOSE_TIMEOUT)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # It may interrupt anything that holds any lock, so it only puts, which is made for that; a thread writes.
-        if self._listening:
-            self._asked.put(tuple(self._listening))
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    def _run(self) -> None:
-        while recorders := self._asked.get():
-            for recorder in recorders:
-                recorder.dump_or_log("SIGUSR1")
-
-    # --- crash --------------------------------------------------------------------------------------------------
-
-    def arm(self, recorder: FlightRecorder) -> None:
-        """Has a recorder dump when an exception ends the program. Those that are closed are of the past now."""
-        self._armed = [other for other in self._armed if not other.closed and other is not recorder] + [recorder]
-        if self._installed is None or sys.excepthook is not self._installed:
-            self._install(sys.excepthook)
-
-    def _install(self, before: Callable[..., object]) -> None:
-        # A new function each time: each calls the one that it has replaced, so that a chain has no cycle.
-        def on_crash(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-            if not issubclass(kind, KeyboardInterrupt):
-                self._dump(error)
-            if sys.excepthook is on_crash:
-                sys.excepthook = before
-            before(kind, error, traceback)
-
-        self._before = before
-        self._installed = sys.excepthook = on_crash
-
-    def _dump(self, error: BaseException) -> None:
-        armed, self._armed = self._armed, []
-        for recorder in armed:
-            recorder.dump_or_log(f"the program ends with {type(error).__name__}: {error_text(error)}")
-
-    def disarm(self, recorder: FlightRecorder) -> None:
-        """Undoes `arm`, and gives the excepthook back with the last one unless another stands before it by now."""
-        self._armed = [other for other in self._armed if other is not recorder]
-        if not self._armed and self._installed is not None and sys.excepthook is self._installed:
-            sys.excepthook, self._installed = self._before, None
-
-
-_hooks: Final = _Hooks()

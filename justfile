@@ -92,7 +92,9 @@ check:
 
 # Rewrite what is generated: tables in README.md and docs/, the list of the public API
 doc:
+    python -m dashboards.generate
     python docs/generate.py
+    python -m deploy.generate
     python -m tests.architecture.public_api
 
 # Side-by-side comparison with peers, as one table

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import re
 import sys
 from itertools import pairwise
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lane_obs
-from lane_obs import events, metrics
+from lane_obs import alerts, events, metrics
+from lane_obs.alerts.prometheus import TARGET_DOWN
 from lane_obs.core.state import FINAL, TRANSITIONS
+from lane_obs.demo.chapter import CHAPTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -262,18 +265,124 @@ def _metric_labels() -> str:
     return table(["Label", "Meaning"], [(f"`{label}`", text) for label, text in metrics.LABELS.items()])
 
 
+def _dashboards() -> str:
+    parts = []
+    for name in ("overview", "lane", "process"):
+        board = json.loads((ROOT / "dashboards" / f"{name}.json").read_text("utf-8"))
+        rows, row = [], ""
+        for panel in board["panels"]:
+            if panel["type"] == "row":
+                row = panel["title"]
+                continue
+            text, _, alert = panel["description"].partition(" Worked out as the alert ")
+            rows.append((row, panel["title"], text, f"`{alert.split()[0]}`" if alert else ""))
+            row = ""
+        parts += [f"### {board['title'].rpartition(' ')[2]}", "", table(["Row", "Panel", "Shows", "Alert"], rows), ""]
+    return "\n".join(parts).rstrip()
+
+
+def _demo_chapters() -> str:
+    rows = [
+        (
+            f"{chapter.at:g} s",
+            f"{chapter.title}. {chapter.what}",
+            ", ".join(f"`{alert.alert}` ({alert.severity})" for alert in chapter.alerts),
+            ", ".join(f"{panel.dashboard.capitalize()}: {panel.title}" for panel in chapter.panels),
+        )
+        for chapter in CHAPTERS
+    ]
+    return table(["From", "What happens", "Alerts", "Panels that show it"], rows)
+
+
+def _measures() -> str:
+    rows = []
+    for measure in alerts.MEASURES.values():
+        window = "" if measure.window is None else f"{measure.window:g} s"
+        least = "" if measure.min_rate is None else f"{measure.min_rate:g}/s"
+        pers = " or ".join(measure.pers)
+        rows.append((f"`{measure.name}`", _sentence(measure.what), measure.unit or "count", pers, window, least))
+    return table(["Measure", "What it is", "Unit", "Per", "Window", "Least rate"], rows)
+
+
+def _default_alerts() -> str:
+    rows = []
+    for spec in lane_obs.MonitorConfig().specs:
+        held = f"{spec.for_seconds:g} s" if spec.for_seconds else "at once"
+        link = f"[`{spec.alert}`](runbook.md#{spec.runbook.partition('#')[2]})"
+        rows.append((link, str(spec.severity), spec.show(spec.level), spec.show(spec.clear), held))
+    return table(["Alert", "Severity", "Fires above", "Ends at", "After"], rows)
+
+
+def _runbook() -> str:
+    waits, errors = alerts.Slo(wait_p=0.99, wait_seconds=2.5), alerts.Slo(success=0.99)
+    rules = [
+        alerts.Rule(measure=name, warning=0.5, per=per) for name, one in alerts.MEASURES.items() for per in one.pers
+    ]
+    specs = alerts.compile_rules([*rules, waits, errors])
+    by_rule: dict[str, list[alerts.AlertSpec]] = {}
+    for spec in [*specs, TARGET_DOWN]:
+        by_rule.setdefault(spec.rule, []).append(spec)
+    return "\n\n".join(_runbook_section(rule, found) for rule, found in by_rule.items())
+
+
+def _runbook_section(rule: str, specs: list[alerts.AlertSpec]) -> str:
+    first = specs[0]
+    what = re.sub(r" \(.*\)", "", first.what)  # an objective's promise is that of an example
+    names = " or ".join(f"`{name}`" for name in dict.fromkeys(spec.alert for spec in specs))
+    lines = [f"## {rule.replace('_', ' ').capitalize()}", "", f"{names}: {what}.{_by_default(rule)}", ""]
+    lines += [f"- **It means**: {first.cause}"]
+    if first.signals:
+        lines += [f"- **Look at**: {_read_by(first)}."]
+    return "\n".join([*lines, f"- **Do**: {first.remedy}"])
+
+
+def _by_default(rule: str) -> str:
+    """The levels with which a monitor starts."""
+    specs = [spec for spec in lane_obs.MonitorConfig().specs if spec.rule == rule]
+    if not specs:
+        return ""
+    levels = (
+        f"{spec.severity} above {spec.show(spec.level)}"
+        + (f" until {spec.show(spec.clear)}" if spec.clear < spec.level else "")
+        for spec in specs
+    )
+    held = f", after {specs[0].for_seconds:g} s" if specs[0].for_seconds else ""
+    return f" By default {' and '.join(levels)}{held}."
+
+
+def _read_by(spec: alerts.AlertSpec) -> str:
+    """The metrics behind an alert."""
+    leaves = dict.fromkeys(leaf for signal in spec.signals for leaf, _ in signal.expression.parts())
+    labels: dict[str, dict[str, None]] = {}
+    for leaf in leaves:
+        labels.setdefault(leaf.metric.name, {}).update(
+            dict.fromkeys(name for name in leaf.metric.labels if name != "lane")
+        )
+    return " and ".join(
+        f"`{name}`" + (f" by {' and '.join(f'`{label}`' for label in found)}" if found else "")
+        for name, found in labels.items()
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "api": _api,
+    "dashboards": _dashboards,
+    "default-alerts": _default_alerts,
     "default-lanes": _default_lanes,
+    "demo-chapters": _demo_chapters,
     "errors": _errors,
     "events": _events,
     "lane-config": lambda: _fields(lane_obs.LaneConfig),
+    "measures": _measures,
     "metric-labels": _metric_labels,
     "metrics": _metrics,
     "monitor-config": lambda: _fields(lane_obs.MonitorConfig),
     "overview": _overview,
     "queue-options": lambda: _fields(lane_obs.CommandQueue, lane_obs.QueueManager, column="Argument"),
     "retry-policy": lambda: _fields(lane_obs.RetryPolicy),
+    "rule": lambda: _fields(lane_obs.Rule),
+    "runbook": _runbook,
+    "slo": lambda: _fields(lane_obs.Slo),
     "state-diagram": _state_diagram,
     "states": _states,
     "submit-options": lambda: _fields(lane_obs.SubmitOptions, section="Keys", column="Option"),

@@ -1,5 +1,6 @@
 """lane_obs: an embeddable, observability-first, lane-based priority command queue for asyncio and uvloop."""
 
+from lane_obs.alerts import DEFAULT_RULES, Rule, Slo
 from lane_obs.bus import Bus, Sink, SinkStats
 from lane_obs.clock import Clock, SystemClock, VirtualClock
 from lane_obs.command import Command, command
@@ -21,6 +22,8 @@ from lane_obs.errors import (
     LaneFullError,
     LaneObsError,
     NotEnded,
+    NotificationError,
+    NotificationRefused,
     NotStarted,
     RetryAfter,
     ShutdownInProgress,
@@ -31,7 +34,7 @@ from lane_obs.errors import (
     WrongLoop,
 )
 from lane_obs.events import CAUSES, LaneEvent, TraceIds, WaitByCause
-from lane_obs.monitor import MonitorConfig, QueueMonitor
+from lane_obs.monitor import Alert, MonitorConfig, QueueMonitor, Silence, load_monitor
 from lane_obs.observability import Logs, Metrics, Observability, Traces
 from lane_obs.runtime.builder import QueueManagerBuilder
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
@@ -48,6 +51,8 @@ from lane_obs.sinks.memory import MemorySink
 __all__ = [
     "CAUSES",
     "DEFAULT_LANES",
+    "DEFAULT_RULES",
+    "Alert",
     "BackgroundSink",
     "Bus",
     "Clock",
@@ -85,6 +90,8 @@ __all__ = [
     "MonitorConfig",
     "NotEnded",
     "NotStarted",
+    "NotificationError",
+    "NotificationRefused",
     "Observability",
     "Overflow",
     "QueueConfig",
@@ -94,9 +101,12 @@ __all__ = [
     "QueueStats",
     "RetryAfter",
     "RetryPolicy",
+    "Rule",
     "ShutdownInProgress",
+    "Silence",
     "Sink",
     "SinkStats",
+    "Slo",
     "State",
     "StreamClosed",
     "SubmitOptions",
@@ -112,5 +122,6 @@ __all__ = [
     "command",
     "current",
     "load_lanes",
+    "load_monitor",
     "run",
 ]

@@ -170,6 +170,14 @@ class RetryAfter(LaneObsError):
         self.seconds = float(given)
 
 
+class NotificationError(LaneObsError):
+    """People could not be told of alerts. Trying again may help."""
+
+
+class NotificationRefused(NotificationError):
+    """The receiver does not take the notification. Trying again does not help."""
+
+
 class StreamClosed(LaneObsError):
     """The event stream is closed and has no more events."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.rows import idle, lanes, pending, telemetry, throughput, urgent
+from benchmarks.rows import idle, lanes, monitor, pending, telemetry, throughput, urgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ ROWS: Final[dict[str, Callable[[Sizes], Iterator[Figure]]]] = {
     "urgent": urgent.figures,
     "pending": pending.figures,
     "lanes": lanes.figures,
+    "monitor": monitor.figures,
     "telemetry": telemetry.figures,
 }
 """Rows by name, in the order of the table."""

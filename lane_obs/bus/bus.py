@@ -20,7 +20,7 @@ from lane_obs.errors import ConfigError, error_text
 from lane_obs.events import LaneEvent, SinkDisabled, SinkFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from lane_obs.bus.sink import AnySink, ThreadedSink
     from lane_obs.clock import Clock
@@ -65,8 +65,8 @@ class Bus:
         """Whether anyone listens; without, the queue tells nothing."""
         self.closed = False
         """Whether `close` was called."""
-        self.closers: set[Callable[[], object]] = set()
-        """Called once, when `close` begins: what works on the queue's behalf ends then."""
+        self.closers: set[Callable[[], Awaitable[object] | None]] = set()
+        """Called once, when `close` begins, and awaited: what works on the queue's behalf ends then."""
         self.at_submit = self._hooks("at_submit")
         self.at_reject = self._hooks("at_reject")
         self.at_start = self._hooks("at_start")
@@ -75,6 +75,18 @@ class Bus:
     def _hooks(self, name: str) -> Hooks:
         found = ((outlet, getattr(outlet.sink, name, None)) for outlet in self._outlets)
         return tuple((outlet, call) for outlet, call in found if call is not None)
+
+    def add(self, sink: AnySink) -> None:
+        """Adds a sink that gets what happens from now on; `handle` and `close` are all that is called of it.
+
+        Raises:
+            ConfigError: it is no sink.
+        """
+        outlet = Outlet(sink)
+        self._outlets = [*self._outlets, outlet]
+        if not outlet.is_idle:
+            self._takers = [*self._takers, outlet]
+            self.active = not self.closed
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +233,8 @@ class Bus:
         """Hands over what is pending and closes every sink, one that works in a thread without blocking the loop."""
         self.closed = True
         while self.closers:
-            self.closers.pop()()
+            if (ending := self.closers.pop()()) is not None:
+                await ending
         self.flush()
         self.flush()  # what the first flush itself had to report
         self.active = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs.bus.sink import AnySink, FactSink, Sink, ThreadedSink
-from lane_obs.core.fact import KINDS, told
+from lane_obs.core.fact import KINDS, told, traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import ConfigError
 from lane_obs.events import LaneEvent
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_FAILURES: Final = 10
 """A sink that fails this many batches in a row gets no more."""
 
+_MAKES_ANY: Final = frozenset({told, traced})
 _logger = logging.getLogger("lane_obs.bus")
 
 
@@ -119,7 +120,7 @@ class Outlet:
         events: list[LaneEvent] = []
         for number, fact in enumerate(facts, seq):
             build = fact[0]
-            if builders is not None and build not in builders and (build is not told or fact[3] not in kinds):  # type: ignore[operator]
+            if builders is not None and build not in builders and (build not in _MAKES_ANY or fact[3] not in kinds):  # type: ignore[operator]
                 continue
             event = built.get(number)
             if event is None:

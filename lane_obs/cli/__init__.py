@@ -7,15 +7,17 @@ from typing import Annotated
 
 import typer
 
-from lane_obs.cli import replay
+from lane_obs.cli import alerts, demo, replay
 
 app = typer.Typer(
-    help="Lanes for commands: replay recorded traffic through the queue.",
+    help="Lanes for commands: watch a queue at work, or replay recorded traffic through one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # errors as plain lines
 )
+app.add_typer(alerts.app, name="alerts")
+app.command("demo")(demo.demo_command)
 app.command("replay")(replay.replay_command)
 
 

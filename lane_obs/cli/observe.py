@@ -43,6 +43,9 @@ class Watching(msgspec.Struct, frozen=True):
         otlp_protocol: how; `None` for what the environment says.
         log_file: where log lines go; `None` for nowhere.
         hold: whether to serve metrics on after the end.
+        metrics_host: on which address to serve them.
+        queue: name of the queue.
+        command_types: how many command types get a label of their own.
 
     Raises:
         ConfigError: an option that is not allowed, or needs another one.
@@ -53,6 +56,9 @@ class Watching(msgspec.Struct, frozen=True):
     otlp_protocol: OtlpProtocol | None = None
     log_file: Path | None = None
     hold: bool = False
+    metrics_host: str = "127.0.0.1"
+    queue: str = "default"
+    command_types: int = 0
 
     def __post_init__(self) -> None:
         if self.metrics_port is not None and not 0 <= self.metrics_port <= _MAX_PORT:
@@ -89,10 +95,11 @@ def _observe(wanted: Watching, file: BinaryIO | None, say: Callable[[str], None]
     protocol = None if wanted.otlp_protocol is None else str(wanted.otlp_protocol)
     sinks = Observability(
         logs=file is not None and Logs(file=file),
-        metrics=port is not None and Metrics(port=port),
+        metrics=port is not None and Metrics(port=port, host=wanted.metrics_host, command_types=wanted.command_types),
         traces=endpoint is not None and Traces(endpoint=endpoint, protocol=protocol),
         watchdog=port is not None,
         recorder=False,
+        queue=wanted.queue,
     ).sinks
     if port is None:
         return sinks

@@ -15,6 +15,7 @@ from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
 
@@ -23,17 +24,38 @@ def load_lanes(path: str | PathLike[str]) -> QueueConfig:
 
     Shape: `max_concurrency = 32` and a table `[lanes.NAME]` for each lane with the fields of `LaneConfig`;
     `retry` is a table with the fields of `RetryPolicy`, whose exception types are names such as
-    `"TimeoutError"` or `"package.module:ErrorClass"`.
+    `"TimeoutError"` or `"package.module:ErrorClass"`. A table `[alerts]` is left to whoever reads the alerts.
 
     Raises:
         ConfigError: broken TOML, an unknown key (with its nearest match), or a value that is not allowed.
         OSError: the file cannot be read.
     """
+    return lanes_of(read_document(path))
+
+
+def read_document(path: str | PathLike[str]) -> dict[str, Any]:
+    """Reads a file of lanes and alerts as plain tables.
+
+    Raises:
+        ConfigError: broken TOML, or an unknown key at the top.
+        OSError: the file cannot be read.
+    """
     try:
-        document = msgspec.toml.decode(Path(path).read_bytes())
+        document: dict[str, Any] = msgspec.toml.decode(Path(path).read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError("file", str(path), f"give valid TOML: {error}") from error
-    check_keys("", document, ("max_concurrency", "lanes"))
+    # A table is not shown: beside a misspelt key of it there may stand a secret.
+    shown = {key: "(...)" if isinstance(value, dict | list) else value for key, value in document.items()}
+    check_keys("", shown, ("max_concurrency", "lanes", "alerts"))
+    return document
+
+
+def lanes_of(document: Mapping[str, Any]) -> QueueConfig:
+    """The lanes of what `read_document` has read.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed.
+    """
     tables = document.get("lanes")
     if tables is None:
         return QueueConfig(max_concurrency=document.get("max_concurrency"))

@@ -76,21 +76,22 @@ def told(
     return kind(seq, at, wall, command.id, command.home.name, command.command_type, attempt, *fields, trace=trace)
 
 
-def blocked(seq: int, at: float, wall: float, trace: TraceIds | None, *fields: Any) -> LaneEvent:
-    """Details: the ids of the attempt that blocked the loop, then the fields of `LoopBlocked`."""
-    return events.LoopBlocked(seq, at, wall, *fields, trace=trace)
+def traced(
+    seq: int, at: float, wall: float, _: None, kind: Callable[..., LaneEvent], trace: TraceIds | None, *fields: Any
+) -> LaneEvent:
+    """Details: nothing, the event's class, the ids of a span, then the event's own fields. It is about no command."""
+    return kind(seq, at, wall, *fields, trace=trace)
 
 
 KINDS: Final = {
     submitted: events.CommandSubmitted,
     started: events.CommandStarted,
     completed: events.CommandCompleted,
-    blocked: events.LoopBlocked,
 }
-"""The event that each builder makes, where it always makes the same; that of `told` stands in the fact."""
+"""The event that each builder makes, where it always makes the same; those of `told` and `traced` stand in the fact."""
 
 
 def kind_of(fact: Fact) -> Any:
     """The class of the event that a fact stands for."""
     build = fact[0]
-    return fact[3] if build is told else KINDS.get(build, build)
+    return fact[3] if build is told or build is traced else KINDS.get(build, build)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.state import FINAL, PENDING, State
-from lane_obs.core.wait import Access, Contention, LaneMeter, between
+from lane_obs.core.wait import Access, Contention, LaneMeter, between, part_between
 
 if TYPE_CHECKING:
     from lane_obs.config import LaneConfig
@@ -40,7 +40,7 @@ class Lane:
 
     def __init__(self, name: str, config: LaneConfig, contention: Contention, now: float) -> None:
         self.name = name
-        self.counts = dict.fromkeys(State, 0)
+        self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.ready = ReadyQueue()
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
@@ -56,8 +56,8 @@ class Lane:
     def apply(self, config: LaneConfig) -> None:
         """Takes over other policies; the caller updates what follows from them."""
         self.config = config
-        self.min = config.min_concurrency
-        self.max = config.max_concurrency
+        self.min: int = config.min_concurrency
+        self.max: int = config.max_concurrency
         self.priority = config.priority
 
     def begin_waiting(self, mark: Mark, now: float) -> None:
@@ -85,6 +85,13 @@ class Lane:
                 slots + split.slots, priority + split.priority, pause + split.pause, scheduler + split.scheduler,
             )  # fmt: skip
         return {"slots": slots, "priority": priority, "pause": pause, "scheduler": scheduler}
+
+    def blocked_by(self, cause: int, now: float) -> float:
+        """What `blocked` gives for one cause, by its index in `CAUSES`, and quicker."""
+        seconds, first = self._blocked[cause], self._waits_with
+        if first is None:
+            return seconds
+        return seconds + part_between(cause, first, self._waits_since, self.meter.peek(now), now)
 
     def oldest_started(self) -> float | None:
         """When the command that runs for the longest time started; `None` when none runs. From any thread."""

@@ -104,6 +104,10 @@ class ReadyQueue:
 
         It changes nothing and may be called from any thread.
         """
+        with contextlib.suppress(IndexError):  # nearly always the first one, and none that came back
+            head = self._fresh[0]
+            if head.state is _READY and not self._returned_by_age:
+                return head.since
         fresh = _first(self._fresh, lambda record: record.state is _READY)
         returned = _first(self._returned_by_age, _still_ready)
         heads = [] if fresh is None else [fresh.since]

@@ -9,6 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from lane_obs.events.alert import (
+    AlertCleared,
+    AlertEvent,
+    AlertFiring,
+    AlertNotificationDropped,
+    AlertNotificationFailed,
+    AlertNotified,
+    AlertPending,
+    AlertResolved,
+    MonitorStarted,
+)
 from lane_obs.events.command import (
     CommandCancelled,
     CommandCancelRequested,
@@ -32,9 +43,6 @@ from lane_obs.events.command import (
 )
 from lane_obs.events.event import LaneEvent
 from lane_obs.events.queue import (
-    AlertEvent,
-    AlertFiring,
-    AlertResolved,
     LaneChanged,
     LaneIdle,
     LanePaused,
@@ -56,8 +64,13 @@ __all__ = [
     "CAUSES",
     "EVENT_TYPES",
     "NO_WAIT",
+    "AlertCleared",
     "AlertEvent",
     "AlertFiring",
+    "AlertNotificationDropped",
+    "AlertNotificationFailed",
+    "AlertNotified",
+    "AlertPending",
     "AlertResolved",
     "CommandCancelRequested",
     "CommandCancelled",
@@ -85,6 +98,7 @@ __all__ = [
     "LaneResumed",
     "LaneStateEvent",
     "LoopBlocked",
+    "MonitorStarted",
     "QueueClosed",
     "QueueStarted",
     "ShutdownComplete",

@@ -34,8 +34,10 @@ class LaneEvent(msgspec.Struct, frozen=True, kw_only=False):
     @property
     def payload(self) -> dict[str, Any]:
         """The event's own fields as plain data, ready for JSON; `trace_id` and `span_id` where it has a trace."""
-        fields = {
-            name: msgspec.to_builtins(getattr(self, name)) for name in self.__struct_fields__ if name not in _HEADER
-        }
+        fields = {name: _plain(getattr(self, name)) for name in self.__struct_fields__ if name not in _HEADER}
         trace = getattr(self, "trace", None)
         return fields if trace is None else {**fields, "trace_id": trace.trace_hex, "span_id": trace.span_hex}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else msgspec.to_builtins(value)

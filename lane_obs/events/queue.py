@@ -1,4 +1,4 @@
-"""Events about lanes, the queue, its sinks and its alerts."""
+"""Events about lanes, the queue and its sinks."""
 
 from __future__ import annotations
 
@@ -107,23 +107,3 @@ class LoopBlocked(TracedEvent, frozen=True):
     lane: str | None = None
     command_type: str | None = None
     stack: tuple[str, ...] = ()
-
-
-class AlertEvent(LaneEvent, frozen=True):
-    """Base of the monitor's events: a rule's `value` against its `threshold`."""
-
-    rule: str
-    value: float
-    threshold: float
-
-
-class AlertFiring(AlertEvent, frozen=True):
-    """A threshold of the monitor is crossed."""
-
-    key: ClassVar[str] = "queue.alert.firing"
-
-
-class AlertResolved(AlertEvent, frozen=True):
-    """The value is back below the threshold."""
-
-    key: ClassVar[str] = "queue.alert.resolved"

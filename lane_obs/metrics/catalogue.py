@@ -34,8 +34,8 @@ BLOCKED_BY: Final = ("slots", "priority", "pause")
 DROP_REASONS: Final = ("error", "disabled", "full", "closed")
 """Why a sink may lose events; sinks may have more reasons of their own."""
 
-ALERTS: Final = ("pending", "active")
-"""The alerts of the monitor. They are about the whole queue."""
+NOTIFIED: Final = ("sent", "retried", "failed", "dropped")
+"""What becomes of the notification of an alert: `retried` may happen several times, the others end it."""
 
 OTHER_TYPE: Final = "other"
 """The type of all commands whose own has no series."""
@@ -44,14 +44,16 @@ LABELS: Final = {
     "queue": "The name given to the exporter, `default` unless it is told another.",
     "lane": "The lane. `unknown` stands for all lanes that do not exist; empty is an alert about the whole queue.",
     "outcome": "`ok`, `error` (raised, or dropped from a full lane), `timeout`, `cancelled`, `expired` (its deadline "
-    "passed). Refused submits and dead letters are counted apart.",
+    "passed). Refused submits and dead letters are counted apart. Of a notification: `sent`, `retried`, `failed`, "
+    "`dropped`.",
     "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`. Of a sink's "
     "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
     "state": "`ready`, `delayed`, `backoff`.",
     "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`.",
     "command_type": "Opt-in and capped: the first types seen, and `other` for all that came later.",
     "priority": "The lane's priority in force; 0 goes first.",
-    "alert": "The alert's name.",
+    "alert": "The alert's name, as in the Prometheus rules.",
+    "notifier": "The notifier's name.",
     "sink": "The sink's class; several of one class are added up.",
     "version": "The version of the package.",
 }
@@ -139,8 +141,15 @@ LOOP_LAG: Final = Metric(
 )
 INFO: Final = Metric("lane_info", "gauge", "Always 1; the priority in force is a label.", ("lane", "priority"))
 ALERT_STATE: Final = Metric(
-    "lane_alert_state", "gauge", "0 while all is well, 1 while the alert fires.", ("alert", "lane")
+    "lane_alert_state", "gauge", "0 while all is well, 1 while a warning fires, 2 while critical.", ("alert", "lane")
 )
+NOTIFICATIONS: Final = Metric(
+    "lane_alert_notifications_total",
+    "counter",
+    "Notifications of alerts, by what became of them.",
+    ("notifier", "outcome"),
+)
+MONITOR_TICK: Final = Metric("lane_monitor_tick_seconds", "histogram", "How long the monitor takes for one look.", ())
 BUILD_INFO: Final = Metric("lane_build_info", "gauge", "Always 1; the version is a label.", ("version",))
 SINK_EVENTS: Final = Metric("lane_sink_events_total", "counter", "Events a sink took.", ("sink",))
 SINK_BATCHES: Final = Metric("lane_sink_batches_total", "counter", "Batches they came in.", ("sink",))
@@ -159,7 +168,7 @@ SINK_LAG: Final = Metric(
 CATALOGUE: Final = (
     SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
     STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END, DISPATCH_DELAY,
-    BUSY, BLOCKED, LOOP_LAG, INFO, ALERT_STATE, BUILD_INFO, SINK_EVENTS, SINK_BATCHES, SINK_DROPPED, SINK_ERRORS,
-    SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG,
+    BUSY, BLOCKED, LOOP_LAG, INFO, ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES,
+    SINK_DROPPED, SINK_ERRORS, SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

@@ -62,25 +62,21 @@ _FROM_SINKS: Final[dict[Metric, Callable[[list[Any]], Any]]] = {
 }
 
 
+_EMPTY: Final = Histogram(QUICK_BOUNDS)
+
+
 class Reader:
     """Reads one queue.
 
     Args:
         tally: what the queue's events say.
-        bus: its event bus, which knows how long sinks take. A sink with an attribute `loop_lag`, a `Histogram`, is
-            taken for the loop's watchdog.
+        bus: its event bus, which knows how long sinks take. A sink with an attribute `loop_lag` or `tick_seconds`, a
+            `Histogram`, is taken for the loop's watchdog or the monitor's.
     """
 
     def __init__(self, tally: Tally, bus: Any) -> None:
         self._tally = tally
         self._bus = bus
-        self._flush: dict[str, list[Histogram]] = {}
-        self._lag: dict[str, list[Histogram]] = {}
-        for name, timing in bus.timings():
-            self._flush.setdefault(name, []).append(timing.flush)
-            self._lag.setdefault(name, []).append(timing.lag)
-        lags = [lag for sink in bus.sinks if isinstance(lag := getattr(sink, "loop_lag", None), Histogram)]
-        self._loop_lag = lags[0] if lags else Histogram(QUICK_BOUNDS)
         self._shown: dict[Labels, float] = {}
         self._showing = threading.Lock()
 
@@ -102,11 +98,17 @@ class Reader:
         rows[catalogue.BLOCKED] = self._never_down(rows[catalogue.BLOCKED])
         rows[catalogue.REJECTED] += self._tally.rejected.copy().items()
         rows[catalogue.DISPATCH_DELAY].append(((), self._tally.dispatch))
-        rows[catalogue.LOOP_LAG].append(((), self._loop_lag))
-        rows[catalogue.ALERT_STATE] += (((alert, ""), state) for alert, state in self._tally.alerts.copy().items())
+        rows[catalogue.LOOP_LAG].append(((), self._from_sink("loop_lag")))
+        rows[catalogue.MONITOR_TICK].append(((), self._from_sink("tick_seconds")))
+        rows[catalogue.ALERT_STATE] += ((key, _alert_state(at)) for key, at in self._tally.alerts.copy().items())
+        rows[catalogue.NOTIFICATIONS] += self._tally.notified.copy().items()
         rows[catalogue.BUILD_INFO].append(((_version(),), 1))
         self._add_sinks(rows, stats.sinks)
         return rows
+
+    def _from_sink(self, name: str) -> Histogram:
+        found = (getattr(sink, name, None) for sink in self._bus.sinks)
+        return next((histogram for histogram in found if isinstance(histogram, Histogram)), _EMPTY)
 
     def _never_down(self, rows: list[tuple[Labels, float]]) -> list[tuple[Labels, float]]:
         """These totals are sums of several numbers, which may have been read in the middle of a change."""
@@ -120,11 +122,14 @@ class Reader:
         same: dict[str, list[Any]] = {}
         for sink in sinks:
             same.setdefault(sink.name, []).append(sink)
+        times: dict[str, list[Any]] = {}
+        for name, timing in self._bus.timings():
+            times.setdefault(name, []).append(timing)
         for name, group in same.items():
             for metric, read in _FROM_SINKS.items():
                 rows[metric] += _spread(name, read(group))
-            rows[catalogue.SINK_FLUSH].append(((name,), _sum(self._flush[name])))
-            rows[catalogue.SINK_LAG].append(((name,), _sum(self._lag[name])))
+            rows[catalogue.SINK_FLUSH].append(((name,), _sum([timing.flush for timing in times[name]])))
+            rows[catalogue.SINK_LAG].append(((name,), _sum([timing.lag for timing in times[name]])))
 
 
 def _spread(name: str, value: Any) -> Iterable[tuple[Labels, Any]]:
@@ -132,6 +137,10 @@ def _spread(name: str, value: Any) -> Iterable[tuple[Labels, Any]]:
     if not isinstance(value, dict):
         return [((name,), value)]
     return [((name,) if key is None else (name, key), part) for key, part in value.copy().items()]
+
+
+def _alert_state(severities: set[str]) -> int:
+    return 2 if "critical" in severities else 1 if severities else 0
 
 
 def _dropped(sinks: list[Any]) -> dict[str, int]:

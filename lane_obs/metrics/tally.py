@@ -6,10 +6,11 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
-from lane_obs.core.fact import completed, started, submitted, told
+from lane_obs.core.fact import completed, started, submitted, told, traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.core.wait import part_between
 from lane_obs.metrics.catalogue import (
-    ALERTS,
+    NOTIFIED,
     OTHER_TYPE,
     OUTCOMES,
     REJECT_REASONS,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from lane_obs.core.fact import Fact
-    from lane_obs.core.wait import Mark
     from lane_obs.events import LaneEvent, TraceIds
 
 _UNSUCCESSFUL: Final[dict[type[LaneEvent], str]] = {
@@ -31,8 +31,10 @@ _UNSUCCESSFUL: Final[dict[type[LaneEvent], str]] = {
     events.CommandCancelled: "cancelled",
     events.CommandExpired: "expired",
 }
+_NOTIFIED_BY: Final = {events.AlertNotified: "sent", events.AlertNotificationDropped: "dropped"}
+_ALERT_DEFAULTS: Final = ("", "warning", None)
+_MOST_ALERTS: Final = 1_000
 _SCHEDULER: Final = events.CAUSES.index("scheduler")
-_NOISE: Final = 1e-9
 
 
 class LaneTally:
@@ -43,6 +45,8 @@ class LaneTally:
         completed: commands that succeeded; each ended one attempt with `ok`, too.
         unsuccessful, attempts: commands and attempts that ended otherwise, by outcome.
         retries: attempts that another one follows, by reason.
+        unsuccessful_total, attempts_total, retries_total: the sums of these three.
+        last_bad: the trace of the attempt that failed last; `None` when none has, or none is traced.
         last_end: when a command last ended, in the clock's seconds; `None` before the first.
         wait, end_to_end: see the catalogue.
         durations: run times of attempts by type of command; all under `None` when types are not told apart.
@@ -50,8 +54,24 @@ class LaneTally:
     """
 
     __slots__ = (
-        "attempts", "bounds", "completed", "dead", "duration", "durations", "end_to_end", "evicted", "last_end",
-        "requeued", "retries", "submitted", "unsuccessful", "wait",
+        "attempts",
+        "attempts_total",
+        "bounds",
+        "completed",
+        "dead",
+        "duration",
+        "durations",
+        "end_to_end",
+        "evicted",
+        "last_bad",
+        "last_end",
+        "requeued",
+        "retries",
+        "retries_total",
+        "submitted",
+        "unsuccessful",
+        "unsuccessful_total",
+        "wait",
     )  # fmt: skip
 
     submitted: int
@@ -59,6 +79,9 @@ class LaneTally:
     dead: int
     evicted: int
     requeued: int
+    unsuccessful_total: int
+    attempts_total: int
+    retries_total: int
     unsuccessful: dict[str, int]
     attempts: dict[str, int]
     retries: dict[str, int]
@@ -68,7 +91,9 @@ class LaneTally:
 
     def __init__(self, bounds: Sequence[float], *, by_type: bool = False) -> None:
         self.submitted = self.completed = self.dead = self.evicted = self.requeued = 0
+        self.unsuccessful_total = self.attempts_total = self.retries_total = 0
         self.last_end: float | None = None
+        self.last_bad: TraceIds | None = None
         self.unsuccessful = dict.fromkeys(OUTCOMES[1:], 0)
         self.attempts = dict.fromkeys(OUTCOMES[1:], 0)
         self.retries = dict.fromkeys(RETRY_REASONS, 0)
@@ -91,7 +116,8 @@ class Tally:
         lanes: what they say about each lane.
         dispatch: the scheduler's own lateness.
         rejected: submits refused, by lane and reason.
-        alerts: 1 for each alert that fires, else 0.
+        alerts: the severities at which each alert fires, by its name and its lane, which is empty for the queue's.
+        notified: notifications of alerts, by notifier and what became of them.
     """
 
     def __init__(self, bounds: Mapping[str, Sequence[float]], command_types: int = 0) -> None:
@@ -99,7 +125,8 @@ class Tally:
         self.dispatch = Histogram(QUICK_BOUNDS)
         self.rejected = {(lane, reason): 0 for lane in bounds for reason in REJECT_REASONS}
         self.rejected |= {(UNKNOWN_LANE, reason): 0 for reason in UNKNOWN_REASONS}
-        self.alerts = dict.fromkeys(ALERTS, 0)
+        self.alerts: dict[tuple[str, str], set[str]] = {}
+        self.notified: dict[tuple[str, str], int] = {}
         self._types: set[str] = set()
         self._most_types = command_types
         self._others: dict[Any, Callable[[Fact], None]] = {
@@ -108,6 +135,10 @@ class Tally:
             events.DeadLetterRequeued: self._requeue,
             events.AlertFiring: self._alert,
             events.AlertResolved: self._alert,
+            events.MonitorStarted: self._watch,
+            events.AlertNotified: self._notify,
+            events.AlertNotificationFailed: self._notify,
+            events.AlertNotificationDropped: self._notify,
         }
 
     def fold(self, facts: Sequence[Fact], wall_offset: float) -> None:
@@ -134,8 +165,11 @@ class Tally:
         for fact in others:
             if fact[0] is told:
                 self._tell(fact, wall_offset)
-            elif (fold := self._others.get(fact[0])) is not None:
-                fold(fact)
+                continue
+            # All that follow name their fields from the third on.
+            other = (fact[3], fact[1], *fact[5:]) if fact[0] is traced else fact
+            if (fold := self._others.get(other[0])) is not None:
+                fold(other)
 
     # The loops of the two kinds of facts that every command has count in place what `_observe` counts for the
     # others: a call for each value would take as long as all the rest.
@@ -153,7 +187,7 @@ class Tally:
             if trace is not None and trace.sampled:
                 wait.exemplars[bucket] = (seconds, trace, at + wall_offset)
             if ready is not start:
-                seconds = _scheduler_part(ready, since, start, at)
+                seconds = part_between(_SCHEDULER, ready, since, start, at)
             elif ready.cause != _SCHEDULER:
                 seconds = 0.0
             dispatch.counts[bisect_left(dispatch.bounds, seconds)] += 1
@@ -185,18 +219,24 @@ class Tally:
         lane = self.lanes[command.home.name]
         wall = at + wall_offset
         outcome = _UNSUCCESSFUL.get(kind)
+        if outcome is not None or kind is events.CommandRetry:
+            lane.last_bad = trace or lane.last_bad
         if outcome is not None:
             end_to_end, attempt_seconds = fact[8], fact[10]
             lane.unsuccessful[outcome] += 1
+            lane.unsuccessful_total += 1
             lane.last_end = at if lane.last_end is None else max(lane.last_end, at)
             _observe(lane.end_to_end, end_to_end, trace, wall)
             if attempt_seconds is not None:
                 lane.attempts[outcome] += 1
+                lane.attempts_total += 1
                 _observe(self._duration_of(lane, command), attempt_seconds, trace, wall)
         elif kind is events.CommandRetry:
             reason, run_seconds = fact[6], fact[8]
             lane.retries[reason] += 1
             lane.attempts[reason] += 1
+            lane.retries_total += 1
+            lane.attempts_total += 1
             _observe(self._duration_of(lane, command), run_seconds, trace, wall)
         elif kind is events.CommandDeadLettered:
             lane.dead += 1
@@ -226,18 +266,24 @@ class Tally:
     def _requeue(self, fact: Fact) -> None:
         self.lanes[fact[3]].requeued += 1
 
+    def _watch(self, fact: Fact) -> None:
+        """Alerts begin at zero, so that their first firing is a change, unless that would be a series too many."""
+        lane_alerts, queue_alerts = fact[2], fact[3]
+        lanes = self.lanes if len(lane_alerts) * len(self.lanes) <= _MOST_ALERTS else ()
+        for key in [(alert, "") for alert in queue_alerts] + [(alert, lane) for alert in lane_alerts for lane in lanes]:
+            self.alerts.setdefault(key, set())
+
     def _alert(self, fact: Fact) -> None:
-        self.alerts[fact[2]] = int(fact[0] is events.AlertFiring)
+        fields: list[Any] = [*fact[2:8], *_ALERT_DEFAULTS[len(fact) - 5 :]]
+        rule, alert, severity, lane = fields[0], *fields[3:]
+        severities = self.alerts.setdefault((alert or rule, lane or ""), set())
+        (severities.add if fact[0] is events.AlertFiring else severities.discard)(severity)
 
-
-def _scheduler_part(first: Mark, since: float, last: Mark, until: float) -> float:
-    """What `core.wait.between` gives as the scheduler's part, without the others."""
-    seconds = last.totals[_SCHEDULER] - first.totals[_SCHEDULER]
-    if last.cause == _SCHEDULER:
-        seconds += until - last.begin
-    if first.cause == _SCHEDULER:
-        seconds -= since - first.begin
-    return seconds if seconds > _NOISE else 0.0
+    def _notify(self, fact: Fact) -> None:
+        outcome = _NOTIFIED_BY[fact[0]] if fact[0] in _NOTIFIED_BY else "failed" if fact[7] else "retried"
+        for other in NOTIFIED:
+            self.notified.setdefault((fact[2], other), 0)
+        self.notified[fact[2], outcome] += fact[3]
 
 
 def _observe(histogram: Histogram, seconds: float, trace: TraceIds | None, wall: float) -> None:

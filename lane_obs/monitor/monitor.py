@@ -1,28 +1,44 @@
-"""The health monitor: samples a queue's counts and raises an alert when one crosses its threshold."""
+"""The health monitor: looks at a queue at an interval, follows its alerts, and has people told."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import logging
-from typing import TYPE_CHECKING, Protocol
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lane_obs import events
-from lane_obs.clock import sleep
-from lane_obs.config import Duration, check_methods, to_count, to_seconds
+from lane_obs.clock import sleep, sleep_until
+from lane_obs.config import check_keys, check_methods, to_seconds
+from lane_obs.core.fact import traced
 from lane_obs.errors import ConfigError, ShutdownInProgress
+from lane_obs.monitor.alert import Alert, AlertState
+from lane_obs.monitor.config import MonitorConfig
+from lane_obs.monitor.history import History
+from lane_obs.monitor.outbox import Outbox
+from lane_obs.monitor.silence import Silence
+from lane_obs.monitor.source import Source
+from lane_obs.monitor.tip import trace_of
+from lane_obs.monitor.tracker import EVENTS, Live, Tracker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lane_obs.alerts.expression import Per
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
-
+    from lane_obs.config import Duration
+    from lane_obs.monitor.delivery import Delivery
 
 _logger = logging.getLogger("lane_obs.monitor")
 
+_SLICE_SECONDS: Final = 0.005
+"""After this long a look lets the event loop go on with other work."""
+
 
 class Counts(Protocol):
-    """What the monitor reads of a queue's statistics."""
+    """What the monitor shows of a queue's statistics."""
 
     @property
     def total_pending(self) -> int:
@@ -48,43 +64,31 @@ class Monitored(Protocol):
         """What time it is."""
         ...
 
+    @property
+    def lanes(self) -> Any:
+        """Its lanes by name."""
+        ...
+
+    @property
+    def columns(self) -> Any:
+        """Reads all lanes at once."""
+        ...
+
     def stats(self) -> Counts:
         """The counts now."""
         ...
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class MonitorConfig:
-    """How often to look, and what is too much.
-
-    Args:
-        interval: seconds between samples, above zero; default 10.
-        pending_warning_threshold: waiting commands above which an alert fires; default 100.
-        active_warning_threshold: running commands above which an alert fires; default 50.
-
-    Raises:
-        ConfigError: a value that is not allowed.
-    """
-
-    interval: Duration = 10.0
-    pending_warning_threshold: int = 100
-    active_warning_threshold: int = 50
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "interval", to_seconds("interval", self.interval))
-        to_count("pending_warning_threshold", self.pending_warning_threshold)
-        to_count("active_warning_threshold", self.active_warning_threshold)
-
-
 class QueueMonitor:
-    """Samples a queue in the background until the queue closes. Each crossing of a threshold is one event, up and down.
+    """Watches a queue in the background until the queue closes. Each change of an alert is one event.
 
     Args:
         queue: the queue.
-        config: thresholds; default `MonitorConfig()`.
+        config: what to watch; default `MonitorConfig()`.
 
     Raises:
-        ConfigError: something else than a queue or its configuration was given.
+        ConfigError: something else than a queue or its configuration was given, or a rule is about a lane that the
+            queue has not.
     """
 
     def __init__(self, queue: Monitored, config: MonitorConfig | None = None) -> None:
@@ -93,65 +97,200 @@ class QueueMonitor:
             raise ConfigError("config", config, "give a MonitorConfig")
         self._queue = queue
         self._config = MonitorConfig() if config is None else config
-        self._firing: set[str] = set()
+        specs, lanes = self._config.specs, tuple(queue.lanes)
+        for spec in specs:
+            check_keys("lanes.", dict.fromkeys(spec.lanes), lanes, "lane")
+        self._trackers = [Tracker(spec, lanes) for spec in specs]
+        wanted = [(signal.expression, spec.per) for spec in specs for signal in spec.signals]
+        self._source = Source(queue, [leaf for expression, _ in wanted for leaf, _ in expression.parts()])
+        self._history = History(wanted, self._source.read)
+        self._silences = list(self._config.silences)
+        self._deliveries = _deliveries(self._config, queue)
+        self._outbox = Outbox(self._deliveries, self._shown)
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
 
     @classmethod
     def with_config(cls, queue: Monitored, config: MonitorConfig) -> QueueMonitor:
-        """A monitor with these thresholds."""
+        """A monitor of this configuration."""
         return cls(queue, config)
 
+    # --- life ---------------------------------------------------------------------------------------------------
+
     async def start(self) -> None:
-        """Starts to sample; calling it again does nothing.
+        """Starts to look; calling it again does nothing.
 
         Raises:
-            ShutdownInProgress: the queue is closed, or about to be.
+            ShutdownInProgress: the queue is closed, or about to be; or the monitor was stopped and has notifiers,
+                which are closed since.
         """
-        if self._queue.bus.closed:
+        bus = self._queue.bus
+        if bus.closed:
             raise ShutdownInProgress("the queue is closed; nothing is left to watch")
+        if self._stopped and self._deliveries:
+            raise ShutdownInProgress("the monitor was stopped and its notifiers are closed; make a new one")
         if self._task is None or self._task.done():
-            self._queue.bus.closers.add(self._end)
+            bus.closers.add(self._end)
+            bus.emit(events.MonitorStarted, self._names("lane"), self._names("queue"))
+            for delivery in self._deliveries:
+                delivery.start()
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._watch(), context=contextvars.Context())
 
-    async def stop(self) -> None:
-        """Stops sampling."""
-        self._queue.bus.closers.discard(self._end)
-        task = self._task
-        if task is not None:
-            self._end()
-            await asyncio.wait([task])
+    def _names(self, per: Per) -> tuple[str, ...]:
+        """The names of the alerts that each lane, or the queue, has."""
+        return tuple(dict.fromkeys(tracker.spec.alert for tracker in self._trackers if tracker.spec.per == per))
 
-    def _end(self) -> None:
+    async def stop(self) -> None:
+        """Stops looking, and has sent what there is to tell. Alerts stay as they are."""
+        self._queue.bus.closers.discard(self._end)
+        await self._end()
+
+    async def _end(self) -> None:
         task, self._task = self._task, None
         if task is not None:
+            self._stopped = True
             task.cancel()
+            await asyncio.wait([task])
+            await asyncio.gather(*(delivery.close() for delivery in self._deliveries))
 
     async def stats(self) -> Counts:
         """The queue's statistics now."""
         return self._queue.stats()
 
+    # --- silence and show ---------------------------------------------------------------------------------------
+
+    def silence(
+        self,
+        seconds: Duration | None = None,
+        *,
+        until: datetime | None = None,
+        rule: str | None = None,
+        lane: str | None = None,
+    ) -> Silence:
+        """Holds back notifications.
+
+        Args:
+            seconds: for how long, or:
+            until: until when, an aware datetime.
+            rule: name of a rule or alert; default all.
+            lane: name of a lane; default all, the queue's own alerts included.
+
+        Returns:
+            The silence; `unsilence` ends it early.
+
+        Raises:
+            ConfigError: not exactly one of `seconds` and `until`, or a value that is not allowed.
+        """
+        if (seconds is None) is (until is None):
+            raise ConfigError("seconds", seconds, "give either seconds or until")
+        if seconds is not None:
+            wall = self._queue.clock.wall() + to_seconds("seconds", seconds)
+            until = datetime.fromtimestamp(wall, UTC)
+        if lane is not None:
+            check_keys("lane.", {lane: lane}, tuple(self._queue.lanes), "lane")
+        if rule is not None:
+            specs = [tracker.spec for tracker in self._trackers]
+            names = dict.fromkeys([*(spec.rule for spec in specs), *(spec.alert for spec in specs)])
+            check_keys("rule.", {rule: rule}, tuple(names), "rule")
+        made = Silence(until=until, rule=rule, lane=lane)  # type: ignore[arg-type]
+        self._silences.append(made)
+        return made
+
+    def unsilence(self, silence: Silence) -> None:
+        """Ends a silence; one that has ended already is no error."""
+        self._silences = [other for other in self._silences if other is not silence]
+
+    @property
+    def silences(self) -> list[Silence]:
+        """The silences that have not expired."""
+        wall = self._queue.clock.wall()
+        self._silences = [silence for silence in self._silences if silence.until.timestamp() > wall]
+        return list(self._silences)
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The alerts that are pending or firing, those that fire first, critical ones first."""
+        live = sorted(
+            self._live(),
+            key=lambda one: (one.state is not AlertState.FIRING, one.spec.severity != "critical", one.since),
+        )
+        return [self._shown(alert) for alert in live]
+
+    def _live(self) -> list[Live]:
+        return [alert for tracker in self._trackers for alert in tracker.live.values()]
+
+    def _shown(self, alert: Live) -> Alert:
+        now, wall = self._queue.clock.now(), self._queue.clock.wall()
+        return alert.shown(self._config.queue, now, wall - now, silenced=self._is_silenced(alert))
+
+    def _is_silenced(self, alert: Live) -> bool:
+        wall = self._queue.clock.wall()
+        return any(silence.covers(alert, wall) for silence in self._silences)
+
+    # --- look ---------------------------------------------------------------------------------------------------
+
     async def _watch(self) -> None:
-        interval = to_seconds("interval", self._config.interval)
+        clock, interval = self._queue.clock, float(self._config.interval)  # type: ignore[arg-type]
+        due = clock.now()
         while True:
             try:
-                self.sample()
+                for _ in self._look(due):
+                    await sleep(clock, 0.0)
             except Exception:  # one look that fails must not end the watch
                 _logger.exception("the monitor failed to look at its queue; it goes on")
-            await sleep(self._queue.clock, interval)
+            due = max(due + interval, clock.now())
+            await sleep_until(clock, due)
 
     def sample(self) -> None:
-        """Looks once."""
-        stats, config = self._queue.stats(), self._config
-        self._compare("pending", stats.total_pending, config.pending_warning_threshold)
-        self._compare("active", stats.total_active, config.active_warning_threshold)
+        """Looks once, in one go."""
+        for _ in self._look(self._queue.clock.now()):
+            pass
 
-    def _compare(self, rule: str, value: int, threshold: int) -> None:
-        crossed = value > threshold
-        if crossed is (rule in self._firing):
-            return
-        if crossed:
-            self._firing.add(rule)
-        else:
-            self._firing.discard(rule)
-        self._queue.bus.emit(events.AlertFiring if crossed else events.AlertResolved, rule, value, threshold)
+    def _look(self, now: float) -> Iterator[None]:
+        """Looks once; yields wherever it has gone on for long enough.
+
+        Args:
+            now: when the look was due. States go by this: were each look's lateness counted, an alert that is to last
+                for two intervals would often take three.
+        """
+        clock = self._queue.clock
+        since = clock.now()
+        spent = 0.0
+        self._queue.bus.flush()  # what has happened counts
+        self._history.take(since)
+        worked_out: dict[str, Sequence[float]] = {}
+        changed: list[Live] = []
+        for tracker in self._trackers:
+            if (passed := clock.now() - since) > _SLICE_SECONDS:
+                spent += passed
+                yield
+                since = clock.now()
+            for signal in tracker.spec.signals:
+                if signal.record not in worked_out:
+                    worked_out[signal.record] = signal.expression.values(self._history, tracker.spec.per)
+            columns = [worked_out[signal.record] for signal in tracker.spec.signals]
+            for alert in tracker.look(columns, now):
+                self._tell(alert, now)
+                changed.append(alert)
+        self._outbox.take(changed, [alert for alert in self._live() if alert.state is AlertState.FIRING], now)
+        self._source.sink.tick_seconds.observe(spent + clock.now() - since)
+
+    def _tell(self, alert: Live, now: float) -> None:
+        """Emits the event of a change."""
+        spec, trace = alert.spec, None
+        if alert.state in {AlertState.PENDING, AlertState.FIRING} and alert.lane is not None:
+            trace = trace_of(spec.rule, alert.lane, self._queue.columns, self._source.tally)
+            alert.trace_id = None if trace is None else trace.trace_hex
+        self._queue.bus.emit(
+            traced, None, EVENTS[alert.state], trace, spec.rule, alert.value, alert.threshold, spec.alert,
+            str(spec.severity), alert.lane, now - alert.since, self._is_silenced(alert),
+        )  # fmt: skip
+
+
+def _deliveries(config: MonitorConfig, queue: Monitored) -> list[Delivery]:
+    if not config.notifiers:
+        return []
+    from lane_obs.monitor.delivery import Delivery
+
+    return [Delivery(notifier, queue.clock, queue.bus) for notifier in config.notifiers]

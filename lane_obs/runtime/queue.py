@@ -14,6 +14,7 @@ from lane_obs.config import DEFAULT_LANES, LaneConfig, check_clock, check_keys, 
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, error_text
+from lane_obs.runtime.columns import Columns
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
 from lane_obs.runtime.explain import explain
@@ -207,9 +208,9 @@ class CommandQueue(Submitter):
 
     def stats(self) -> QueueStats:
         """Counts and ages of every lane, at this moment. May be called from any thread."""
-        now = self._clock.now()
+        now, stuck = self._clock.now(), self._dispatcher.stops.stuck_by_lane()
         return QueueStats(
-            lanes={name: self._lane_stats(lane, now) for name, lane in self._engine.lanes.items()},
+            lanes={name: self._lane_stats(lane, now, stuck[name]) for name, lane in self._engine.lanes.items()},
             max_concurrency=self._engine.max_concurrency,
             submitted=self._engine.submitted,
             dead_letters=len(self.dead_letters),
@@ -217,7 +218,7 @@ class CommandQueue(Submitter):
             sinks=self._bus.stats(),
         )
 
-    def _lane_stats(self, lane: Lane, now: float) -> LaneStats:
+    def _lane_stats(self, lane: Lane, now: float, stuck: int) -> LaneStats:
         counts, config = lane.counts, lane.config
         since, started = lane.ready.oldest_since(), lane.oldest_started()
         return LaneStats(
@@ -225,7 +226,7 @@ class CommandQueue(Submitter):
             delayed=counts[State.DELAYED],
             backoff=counts[State.BACKOFF],
             running=counts[State.RUNNING],
-            stuck=self._dispatcher.stops.count_stuck(lane.name),
+            stuck=stuck,
             dead=self.dead_letters.count(lane.name),
             oldest_ready_age=None if since is None else now - since,
             oldest_active_age=None if started is None else now - started,
@@ -238,6 +239,11 @@ class CommandQueue(Submitter):
             paused=lane.paused,
             waiting_submitters=self._intake.room.waiting(lane),
         )
+
+    @property
+    def columns(self) -> Columns:
+        """Reads one number of all lanes at once."""
+        return Columns(self._dispatcher)
 
     @property
     def lanes(self) -> dict[str, LaneConfig]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
@@ -107,6 +108,6 @@ class Stops:
             if task is not None:
                 task.cancel()  # once more: the task of an abandoned thread ends at this one
 
-    def count_stuck(self, lane: str) -> int:
-        """How many running commands of a lane do not listen."""
-        return sum(1 for handle in list(self._stuck.values()) if handle.home.name == lane)
+    def stuck_by_lane(self) -> Counter[str]:
+        """How many running commands do not listen, by lane; from any thread."""
+        return Counter(handle.home.name for handle in list(self._stuck.values()))

@@ -21,7 +21,9 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LEVEL_OF: Final[dict[type[LaneEvent], str]] = {
     kinds.CommandCompleted: "info",
     kinds.CommandCancelled: "info",
+    kinds.AlertPending: "info",
     kinds.AlertResolved: "info",
+    kinds.AlertCleared: "info",
     kinds.CommandRetry: "warning",
     kinds.CommandRejected: "warning",
     kinds.CommandStuck: "warning",
@@ -30,6 +32,8 @@ _LEVEL_OF: Final[dict[type[LaneEvent], str]] = {
     kinds.LoopBlocked: "warning",
     kinds.SinkFailed: "warning",
     kinds.AlertFiring: "warning",
+    kinds.AlertNotificationFailed: "warning",
+    kinds.AlertNotificationDropped: "warning",
     kinds.CommandFailed: "error",
     kinds.CommandTimedOut: "error",
     kinds.CommandExpired: "error",

@@ -84,8 +84,8 @@ class PrometheusSink:
         if self._queue() is not None:
             raise ConfigError("sinks", self, "give each queue a PrometheusSink of its own")
         bounds = self._bounds.of_lanes(queue.lanes)
-        self._tally = Tally(bounds, self._command_types)
-        self._reader = Reader(self._tally, queue.bus)
+        self.tally = Tally(bounds, self._command_types)
+        self._reader = Reader(self.tally, queue.bus)
         self._series = {metric: _Series(metric, self._name) for metric in CATALOGUE}
         self._bus, self._queue = queue.bus, weakref.ref(queue)
         try:
@@ -107,7 +107,7 @@ class PrometheusSink:
         """
         if self._bus is None:
             raise NotStarted("a PrometheusSink works for a queue: give it as one of its sinks, not wrapped")
-        self._tally.fold(facts, self._bus.wall_offset)
+        self.tally.fold(facts, self._bus.wall_offset)
 
     def samples(self) -> dict[Metric, list[Sample]]:
         """The samples of every metric now, on any thread; none when there is no queue."""

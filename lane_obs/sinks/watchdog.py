@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lane_obs.clock import SystemClock
 from lane_obs.config import to_seconds
-from lane_obs.core.fact import blocked
+from lane_obs.core.fact import traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import ConfigError
+from lane_obs.events import LoopBlocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -163,7 +164,7 @@ class _Watch:
     def _emit(self, seconds: float, sight: _Sight) -> None:
         bus = self._bus
         if bus is not None and bus.active:
-            bus.emit(blocked, sight.trace, seconds, sight.command_id, sight.lane, sight.command_type, sight.stack)
+            bus.emit(traced, None, LoopBlocked, sight.trace, seconds, *sight[2:5], sight.stack)
         else:  # nobody listens, or no longer
             _logger.warning("%s", _describe("was blocked for", seconds, sight))
 

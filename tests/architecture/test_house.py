@@ -17,7 +17,9 @@ LARGER: dict[str, str] = {}
 """Modules that may have more lines, by path in the package, each with its reason."""
 
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
-VENDORS = ["structlog", "prometheus_client", "opentelemetry", "uvloop", "typer", "click", "rich", "redis", "pydantic"]
+VENDORS = [
+    "structlog", "prometheus_client", "opentelemetry", "uvloop", "typer", "click", "rich", "redis", "pydantic", "httpx",
+]  # fmt: skip
 
 
 def path_in_package(module: Path) -> str:

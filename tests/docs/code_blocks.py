@@ -2,8 +2,8 @@
 
 A `python` block is a complete program, run in a process of its own with warnings as errors. A `bash` block runs with
 this environment's commands on the path. Both run in a temporary copy of the small files that they may name. A `text`
-block that follows directly is what they print. A `toml` block is a file that `load_lanes` takes. An `sh` block is only
-shown, because it takes long.
+block that follows directly is what they print. A `toml` block is a file that `load_lanes` takes, and `load_alerts`
+where it has alerts. An `sh` block is only shown, because it takes long.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 from lane_obs import load_lanes
+from lane_obs.alerts import load_alerts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +65,8 @@ def evaluate(example: Example) -> None:
         path = workplace() / "block.toml"
         path.write_text(source, "utf-8")
         assert load_lanes(path).lanes, "the block defines no lanes"
+        if "[alerts" in source:
+            load_alerts(path)
         return
     done = run_python(source, example.line) if language == "python" else run_bash(source)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"

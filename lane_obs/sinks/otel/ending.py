@@ -12,6 +12,7 @@ from lane_obs import events
 from lane_obs.core import fact as builders
 from lane_obs.sinks.otel.attributes import Attributes, add_wait
 from lane_obs.sinks.otel.export import wants_starts
+from lane_obs.sinks.otel.own import OWN, OwnSpans
 from lane_obs.sinks.otel.span import SAMPLED, CommandSpan
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _OUTCOMES: Final = {
     events.CommandCancelled: "cancelled",
     events.CommandExpired: "expired",
 }
-_DRAINING: Final = {events.ShutdownStarted, events.ShutdownComplete, events.QueueClosed}
 # Exceptions are on their way from span events to log records; this variable of the conventions says how far one is.
 _EXCEPTIONS_AS_LOGS: Final = os.environ.get("OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN", "").strip() == "logs"
 
@@ -70,7 +70,7 @@ class Endings:
         self._slow_by_lane = slow_by_lane
         self._keep_failed = keep_failed
         self._has_tail = keep_failed or slow is not None or bool(slow_by_lane)
-        self._drain: tuple[int, dict[str, Any]] | None = None
+        self._own = OwnSpans(tracer, decider)
         self._told: dict[Any, Callable[[Fact, Any], None]] = {
             events.CommandRetry: self._retried,
             events.CommandCancelRequested: self._cancel_requested,
@@ -98,8 +98,8 @@ class Endings:
                 call = self._told.get(fact[3])
                 if call is not None and fact[2].span is not None:
                     call(fact, fact[2].span)
-            elif build in _DRAINING:
-                self._draining(fact)
+            elif build in OWN:
+                self._own.take(fact, self._offset)
 
     # --- submit -------------------------------------------------------------------------------------------------
 
@@ -264,30 +264,6 @@ class Endings:
                 return "retried"
         slow = self._slow_by_lane.get(command.home.name, self._slow)
         return "slow" if slow is not None and at - command.submitted_at > slow else None
-
-    # --- drain --------------------------------------------------------------------------------------------------
-
-    def _draining(self, fact: Fact) -> None:
-        """Makes a `drain` span from the start of a shutdown to its completion, or to the close that cut it short."""
-        kind, at = fact[0], fact[1]
-        if kind is events.ShutdownStarted:
-            self._drain = (self._ns(at), {"lane.drain.pending": fact[2], "lane.drain.running": fact[3]})
-            return
-        if self._drain is None:
-            return
-        (start, attributes), self._drain = self._drain, None
-        if kind is events.QueueClosed:
-            attributes |= {"lane.drain.cancelled": fact[2], "lane.drain.abandoned": fact[3]}
-        self._export_drain(start, self._ns(at), attributes)
-
-    def _export_drain(self, start: int, end: int, attributes: dict[str, Any]) -> None:
-        trace_id = self._ids.generate_trace_id()
-        if not self._decider.choose(None, trace_id, "drain", SpanKind.INTERNAL).sampled:
-            return
-        context = SpanContext(trace_id, self._ids.generate_span_id(), False, SAMPLED)  # noqa: FBT003
-        span = CommandSpan("drain", SpanKind.INTERNAL, context, None, wall_ns=_never, limits=self._limits)
-        attributes["messaging.system"] = "lane"
-        self._export(span.finish(attributes, start, end, self._resource, self._scope, keep=False))
 
 
 def _never() -> int:

@@ -49,6 +49,7 @@ class Prometheus(Service):
         interval_seconds: between scrapes, and the longest that one may take.
         metrics_path: where the targets serve.
         rule_files: files of rules to evaluate, at the same interval.
+        alertmanagers: addresses `host:port` of Alertmanagers to tell of alerts.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Prometheus(Service):
         interval_seconds: float = 0.5,
         metrics_path: str = "/metrics",
         rule_files: Sequence[Path] = (),
+        alertmanagers: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self._binary = require("prometheus")
@@ -68,6 +70,7 @@ class Prometheus(Service):
         self._config: dict[str, Any] = {
             "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
             "rule_files": [str(path) for path in rule_files],
+            "alerting": {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]},
             "scrape_configs": [
                 {"job_name": job, "metrics_path": metrics_path, "static_configs": [{"targets": [target]}]}
                 for job, target in targets.items()
@@ -114,6 +117,12 @@ class Prometheus(Service):
         """The values of an expression over a time: for each series those it has."""
         data = self._get("query_range", query=expr, start=repr(start), end=repr(end), step=repr(step))
         return [(series["metric"], [float(value) for _, value in series["values"]]) for series in data["result"]]
+
+    def samples(self, selector: str, start: float, end: float) -> list[tuple[Labels, list[tuple[float, float]]]]:
+        """What is stored of each series after one Unix time up to another: pairs of time and value."""
+        window = f"{selector}[{math.ceil((end - start) * 1_000)}ms]"
+        found = self._get("query", query=window, time=repr(end))["result"]
+        return [(series["metric"], [(at, float(value)) for at, value in series["values"]]) for series in found]
 
     def query_exemplars(self, expr: str, start: float, end: float) -> list[Exemplar]:
         """The exemplars of all series that an expression names, between two Unix times."""

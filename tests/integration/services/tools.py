@@ -10,7 +10,12 @@ from typing import Final, NoReturn
 
 import pytest
 
-_PACKAGES: Final = {"prometheus": "the Debian package prometheus", "promtool": "the Debian package prometheus"}
+_PACKAGES: Final = {
+    "prometheus": "the Debian package prometheus",
+    "promtool": "the Debian package prometheus",
+    "prometheus-alertmanager": "the Debian package prometheus-alertmanager",
+    "amtool": "the Debian package prometheus-alertmanager",
+}
 
 
 def missing(reason: str) -> NoReturn:

@@ -22,13 +22,13 @@ from lane_obs import (
 )
 from lane_obs.clock import sleep
 
-CONFIG = MonitorConfig(interval=5, pending_warning_threshold=2, active_warning_threshold=1)
+CONFIG = MonitorConfig(interval=5, pending_warning_threshold=2, active_warning_threshold=1, rules=())
 ALERTS = ("queue.alert.firing", "queue.alert.resolved")
 
 
 def alerts(sink: MemorySink) -> list[tuple[str, str, float, float]]:
     found = [event for event in sink.events if event.key in ALERTS]
-    return [(event.key.rpartition(".")[2], *event.payload.values()) for event in found]
+    return [(event.key.rpartition(".")[2], event.rule, event.value, event.threshold) for event in found]
 
 
 @pytest.mark.parametrize(

@@ -17,21 +17,26 @@ from lane_obs import (
     QueueManager,
     QueueMonitor,
     RetryPolicy,
+    Rule,
     VirtualClock,
 )
 from lane_obs.bus import MAX_FAILURES
 from lane_obs.clock import sleep
 from lane_obs.events import EVENT_TYPES, LoopBlocked
+from lane_obs.monitor.notify import CallbackNotifier
 from tests.unit.runtime.support import Attempts, fail, noop, outcome, running, stubborn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lane_obs import Alert
+
 COMMAND = {"command_id", "lane", "command_type", "attempt"}
 TIMES = {"wait_seconds", "wait_by_cause", "attempt_seconds", "run_seconds", "end_to_end_seconds"}
 ERROR = {"error_type", "error"}
 LETTER = {"command_id", "lane", "command_type"}
-ALERT = {"rule", "value", "threshold"}
+ALERT = {"rule", "value", "threshold", "alert", "severity", "lane", "active_seconds", "silenced"}
+NOTIFICATION = {"notifier", "alerts"}
 
 FIELDS: dict[str, set[str]] = {
     "queue.command.submitted": COMMAND | {"delay_seconds", "deadline_seconds", "requeued"},
@@ -61,8 +66,14 @@ FIELDS: dict[str, set[str]] = {
     "queue.loop.blocked": {"seconds", "command_id", "lane", "command_type", "stack"},
     "queue.sink.failed": {"sink"} | ERROR,
     "queue.sink.disabled": {"sink", "failures"},
+    "queue.alert.pending": ALERT,
     "queue.alert.firing": ALERT,
     "queue.alert.resolved": ALERT,
+    "queue.alert.cleared": ALERT,
+    "queue.alert.notified": NOTIFICATION | {"attempt"},
+    "queue.alert.notification_failed": NOTIFICATION | ERROR | {"attempt", "final"},
+    "queue.alert.notification_dropped": NOTIFICATION | {"reason"},
+    "queue.monitor.started": {"lane_alerts", "queue_alerts"},
 }
 
 
@@ -91,19 +102,38 @@ async def commands_of_every_end(clock: VirtualClock, manager: QueueManager) -> N
 
 
 async def lanes_steered(clock: VirtualClock, manager: QueueManager) -> None:
-    monitor = QueueMonitor(manager, MonitorConfig(pending_warning_threshold=1))
     manager.pause("b")
     for _ in range(2):
         await manager.submit("b", noop)
     with pytest.raises(LaneFullError):
         await manager.submit("b", noop)
-    monitor.sample()
     manager.resume("b")
     manager.set_lane("b", priority=3)
     await clock.run(manager.drain())
-    monitor.sample()
     for _ in range(MAX_FAILURES):
         await clock.run(await manager.submit("a", noop))
+
+
+async def watched_by_a_monitor(clock: VirtualClock, manager: QueueManager) -> None:
+    def refuse(alert: Alert) -> None:
+        raise ValueError(f"not {alert.alert}")
+
+    notifiers = [
+        CallbackNotifier(lambda _: None, "hears"),
+        CallbackNotifier(refuse, "refuses"),
+        CallbackNotifier(lambda _: sleep(clock, 1_000), "hangs"),
+    ]
+    rules = [Rule(measure="ready_depth", warning=0, for_seconds=3)]
+    config = MonitorConfig(interval=1, pending_warning_threshold=1, rules=rules, notifiers=notifiers)
+    monitor = QueueMonitor(manager, config)
+    await monitor.start()
+    manager.pause("b")
+    for _ in range(2):
+        await manager.submit("b", noop)
+    await clock.advance(2.5)  # for the one alert long enough, too short for the other
+    manager.resume("b")
+    await clock.advance(2)
+    await clock.run(monitor.stop())
 
 
 async def whole_story() -> list[LaneEvent]:
@@ -112,6 +142,7 @@ async def whole_story() -> list[LaneEvent]:
     async with running(clock, lanes, sinks=[Broken(), sink], dead_letters=2, stuck_after=5) as manager:
         await commands_of_every_end(clock, manager)
         await lanes_steered(clock, manager)
+        await watched_by_a_monitor(clock, manager)
         await manager.shutdown()
         await clock.run(manager.drain())
     return sink.events

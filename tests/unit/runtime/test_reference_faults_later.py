@@ -111,7 +111,7 @@ async def test_a_monitor_that_repeats_itself_and_cannot_be_stopped(clock: Virtua
     """It warns at every sample, never resolves, and has no stop; alerts given to the builder never fire."""
     sink = MemorySink()
     async with running(clock, sinks=[sink]) as manager:
-        monitor = QueueMonitor(manager, MonitorConfig(interval=1, pending_warning_threshold=10))
+        monitor = QueueMonitor(manager, MonitorConfig(interval=1, pending_warning_threshold=10, rules=()))
         await monitor.start()
         await manager.submit_many("a", [(sleep, clock, 1)] * 20)
         await clock.advance(60)

@@ -24,10 +24,21 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from prometheus_client import CollectorRegistry
 
-from lane_obs import ConfigError, LaneConfig, LaneFullError, NotStarted, QueueManager, RetryPolicy, UnknownLane
+from lane_obs import (
+    ConfigError,
+    LaneConfig,
+    LaneFullError,
+    MonitorConfig,
+    NotStarted,
+    QueueManager,
+    QueueMonitor,
+    RetryPolicy,
+    UnknownLane,
+)
 from lane_obs.core.histogram import Histogram
 from lane_obs.events import TraceIds
 from lane_obs.metrics import CATALOGUE, catalogue
+from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.sinks.otel_metrics import OtelMetricsSink, name_of
 from lane_obs.sinks.otel_metrics.export import Gate
 from lane_obs.sinks.otel_metrics.instruments import likely
@@ -141,6 +152,11 @@ async def drained(clock: VirtualClock, manager: QueueManager) -> None:
 
 async def everything_happens(clock: VirtualClock, manager: QueueManager) -> None:
     async with manager:
+        told = [CallbackNotifier(lambda _: None, "told")]
+        monitor = QueueMonitor(
+            manager, MonitorConfig(interval=1, pending_warning_threshold=1, rules=(), notifiers=told)
+        )
+        await monitor.start()
         for _ in range(5):
             manager.submit_nowait("b", work, delay=0.25)
         manager.submit_nowait("b", fail)
@@ -154,6 +170,7 @@ async def everything_happens(clock: VirtualClock, manager: QueueManager) -> None
         manager.submit_nowait("b", work, delay=9).cancel()
         manager.submit_nowait("b", work, delay=9, deadline=2)
         await drained(clock, manager)
+        await clock.run(monitor.stop())
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

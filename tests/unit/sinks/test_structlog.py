@@ -53,7 +53,9 @@ def write(path: Path, *events: LaneEvent, **options: Any) -> StructlogSink:
 
 def example(kind: type[LaneEvent], seq: int = 1) -> LaneEvent:
     """An event with a value in each field that has no default."""
-    values: dict[Any, Any] = {str: "x", int: 1, float: 0.5, dict[str, str]: {"a": "b"}}
+    values: dict[Any, Any] = {
+        str: "x", int: 1, float: 0.5, bool: True, dict[str, str]: {"a": "b"}, tuple[str, ...]: ("y", "z"),
+    }  # fmt: skip
     fields = {
         field.name: values[field.type]
         for field in msgspec.structs.fields(kind)
@@ -180,18 +182,20 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
     by_level: dict[str, set[str]] = {}
     for line in lines(path):
         by_level.setdefault(line["level"], set()).add(line["event"].removeprefix("queue."))
-    assert by_level["info"] == {"command.completed", "command.cancelled", "alert.resolved"}
+    assert by_level["info"] == {
+        "command.completed", "command.cancelled", "alert.pending", "alert.resolved", "alert.cleared",
+    }  # fmt: skip
     assert by_level["error"] == {
         "command.failed", "command.timeout", "command.expired", "sink.disabled",
     }  # fmt: skip
     assert by_level["warning"] == {
         "command.retry", "command.rejected", "command.stuck", "dead_letter.evicted", "lane.pressure", "sink.failed",
-        "alert.firing", "loop.blocked",
+        "alert.firing", "alert.notification_failed", "alert.notification_dropped", "loop.blocked",
     }  # fmt: skip
     assert sum(map(len, by_level.values())) == len(EVENT_TYPES)
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 15), ("warning", 12), ("error", 4)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 19), ("warning", 14), ("error", 4)])
 async def test_events_below_the_level_are_not_even_made(level: str, count: int, path: Path) -> None:
     with path.open("wb") as file:
         sink = StructlogSink(file, level=level)

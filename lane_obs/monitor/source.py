@@ -1,0 +1,142 @@
+"""Reads what rules look at: lanes directly, counters from what the events say. A list comprehension a column."""
+
+from __future__ import annotations
+
+import operator
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.metrics import BUCKETS, Tally, catalogue
+from lane_obs.metrics.catalogue import OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from lane_obs.alerts.expression import Leaf
+    from lane_obs.core.fact import Fact
+    from lane_obs.metrics import LaneTally
+
+_completed = attrgetter("completed")
+
+
+def _outcomes(field: str) -> Callable[[Sequence[LaneTally], Sequence[str]], list[int]]:
+    """Reads ends or attempts by outcome: those with `ok` are counted once, for both. Every step is a `map` in C."""
+    counts, total = attrgetter(field), attrgetter(f"{field}_total")
+
+    def read(lanes: Sequence[LaneTally], wanted: Sequence[str]) -> list[int]:
+        others = [name for name in OUTCOMES[1:] if not wanted or name in wanted]
+        left_out = [name for name in OUTCOMES[1:] if name not in others]
+        if len(left_out) < len(others):
+            column = map(total, lanes)
+            for name in left_out:
+                column = map(operator.sub, column, map(itemgetter(name), map(counts, lanes)))
+        else:
+            column = map(sum, zip(*(map(itemgetter(name), map(counts, lanes)) for name in others), strict=True))
+        if not wanted or "ok" in wanted:
+            column = map(operator.add, column, map(_completed, lanes))
+        return list(column)
+
+    return read
+
+
+_FROM_TALLY: Final[dict[catalogue.Metric, Callable[[Sequence[LaneTally], Sequence[str]], list[Any]]]] = {
+    catalogue.SUBMITTED: lambda lanes, _: [lane.submitted for lane in lanes],
+    catalogue.FINISHED: _outcomes("unsuccessful"),
+    catalogue.ATTEMPTS: _outcomes("attempts"),
+    catalogue.RETRIES: lambda lanes, _: [lane.retries_total for lane in lanes],
+    catalogue.DEAD_LETTERED: lambda lanes, _: [lane.dead for lane in lanes],
+}
+# The names of columns, by metric and by what narrows it.
+_FROM_LANES: Final[dict[catalogue.Metric, Callable[[Sequence[str]], Sequence[str]]]] = {
+    catalogue.DEPTH: lambda states: states,
+    catalogue.ACTIVE: lambda _: ("running",),
+    catalogue.STUCK: lambda _: ("stuck",),
+    catalogue.LIMIT: lambda _: ("max_concurrency",),
+    catalogue.OLDEST_READY: lambda _: ("oldest_ready_age",),
+    catalogue.OLDEST_ACTIVE: lambda _: ("oldest_active_age",),
+    catalogue.BLOCKED: lambda causes: [f"blocked_{cause}" for cause in causes],
+}
+
+
+class MonitorSink:
+    """The monitor's ear on the bus: it counts, where no metrics sink does so already, and times the monitor's looks.
+
+    Args:
+        tally: counts of its own; `None` to count nothing.
+
+    Attributes:
+        tick_seconds: how long the monitor's looks took.
+    """
+
+    def __init__(self, tally: Tally | None) -> None:
+        self.tick_seconds = Histogram(QUICK_BOUNDS)
+        self.wants = () if tally is None else None
+        self._tally = tally
+
+    def handle_facts(self, facts: Sequence[Fact]) -> None:
+        """Counts a batch."""
+        if self._tally is not None:
+            self._tally.fold(facts, 0.0)
+
+    def close(self) -> None:
+        """Has nothing to let go of."""
+
+
+class Source:
+    """Reads the columns of one queue.
+
+    Args:
+        queue: the queue.
+        leaves: what will be read.
+
+    Attributes:
+        sink: the `MonitorSink` that the queue's bus has for it.
+        tally: what the events say; `None` when nothing asks for it.
+    """
+
+    def __init__(self, queue: Any, leaves: Iterable[Leaf]) -> None:
+        self._queue = queue
+        self._columns = queue.columns
+        counted = any(leaf.metric in _FROM_TALLY or leaf.metric is catalogue.QUEUE_WAIT for leaf in leaves)
+        found: list[Tally] = [sink.tally for sink in queue.bus.sinks if isinstance(getattr(sink, "tally", None), Tally)]
+        own = Tally(dict.fromkeys(queue.lanes, BUCKETS)) if counted and not found else None
+        self.tally = found[0] if found else own
+        self._lanes = () if self.tally is None else tuple(self.tally.lanes.values())
+        self._waits: list[tuple[tuple[float, ...], list[int]]] = []
+        self.sink = MonitorSink(own)
+        queue.bus.add(self.sink)
+
+    def read(self, leaf: Leaf) -> Sequence[Any]:
+        """The column of a leaf: a value for each lane, or one for the queue."""
+        metric = leaf.metric
+        values = leaf.labels[0][1] if leaf.labels else ()
+        if metric is catalogue.QUEUE_WAIT:
+            return self._read_waits()
+        if metric in _FROM_TALLY:
+            return _FROM_TALLY[metric](self._lanes, values)
+        if metric in _FROM_LANES:
+            first, *others = [self._columns.read(name) for name in _FROM_LANES[metric](values)]
+            return [sum(numbers) for numbers in zip(first, *others, strict=True)] if others else first
+        return [self._of_queue(metric)]
+
+    def _read_waits(self) -> list[tuple[tuple[float, ...], list[int]]]:
+        """Bounds and counts. A lane without a new wait keeps its pair: the past of idle lanes takes no room."""
+        known = self._waits or [((), [])] * len(self._lanes)
+        self._waits = [
+            pair if pair[1] == lane.wait.counts else (lane.wait.bounds, lane.wait.counts.copy())
+            for pair, lane in zip(known, self._lanes, strict=True)
+        ]
+        return self._waits
+
+    def _of_queue(self, metric: catalogue.Metric) -> Any:
+        sinks = self._queue.bus.sinks
+        if metric is catalogue.LOOP_LAG:
+            lags = (getattr(sink, "loop_lag", None) for sink in sinks)
+            lag = next((lag for lag in lags if isinstance(lag, Histogram)), _NO_LAG)
+            return lag.bounds, lag.counts.copy()
+        assert metric is catalogue.SINK_DROPPED
+        return sum(sum(sink.dropped.values()) for sink in self._queue.bus.stats())
+
+
+_NO_LAG: Final = Histogram(QUICK_BOUNDS)

@@ -1,0 +1,273 @@
+"""A real Prometheus scrapes a queue to which everything happens, and every query of every dashboard gives numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import prometheus_client
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+
+from lane_obs import BackgroundSink, LaneConfig, MemorySink, MonitorConfig, QueueManager, QueueMonitor, RetryPolicy
+from lane_obs.alerts import Rule, compile_rules
+from lane_obs.alerts.prometheus import prometheus_rules
+from lane_obs.errors import LaneFullError
+from lane_obs.monitor.notify import CallbackNotifier
+from lane_obs.observability import Metrics, Observability, Traces
+from tests.conftest import run_clean
+from tests.integration.services import grafana
+from tests.integration.services.grafana import Viewer
+from tests.integration.services.process import free_port
+from tests.integration.services.prometheus import Prometheus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from lane_obs.events import LaneEvent
+
+JOB, OTHER, QUEUE, SCRAPE = "lane-obs", "other", "shop", 0.5
+ROUNDS = 8
+"""Between two of them Prometheus scrapes."""
+
+LANES = {
+    "fast": LaneConfig(1, 3, priority=1),
+    "flaky": LaneConfig(0, 2, priority=2, timeout=0.03, retry=RetryPolicy.fixed(1, 0.2, jitter="none")),
+    "small": LaneConfig(0, 1, priority=3, max_pending=2, overflow="reject"),
+    "held": LaneConfig(0, 1, priority=4),
+    "late": LaneConfig(0, 4, priority=9),
+}
+RULES = (
+    Rule(measure="ready_depth", warning=0, critical=1),
+    Rule(measure="oldest_ready_age", warning=0),
+    Rule(measure="active", per="queue", warning=1),
+)
+"""What fires at once, in the monitor and in Prometheus."""
+
+ZERO = {
+    ("Scraped", "B"): "no target is down",
+    ("Garbage collected", "B"): "all garbage can be collected",
+}
+"""Queries that give nothing but zeros, by panel, each with the reason."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What was scraped between two Unix times."""
+
+    prometheus: Prometheus
+    start: float
+    end: float
+    instance: str
+
+    def viewer(self, name: str, **chosen: Sequence[str]) -> Viewer:
+        """Somebody who looks at a dashboard."""
+        board = grafana.read(name)
+        return Viewer(self.prometheus, board, self.start, self.end, chosen=chosen, step=SCRAPE, scrape=SCRAPE)
+
+
+# --- a queue to which everything happens ------------------------------------------------------------------------
+
+
+class Broken:
+    """A sink that fails at everything."""
+
+    def handle(self, events: Sequence[LaneEvent]) -> None:
+        raise OSError("no space left on device")
+
+    def close(self) -> None:
+        pass
+
+
+class Blocked:
+    """A sink that takes nothing until it is released."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def handle(self, events: Sequence[LaneEvent]) -> None:
+        self.released.wait()
+
+    def close(self) -> None:
+        pass
+
+
+async def work() -> None:
+    await asyncio.sleep(0.01)
+
+
+async def work_long() -> None:
+    await asyncio.sleep(0.4)
+
+
+async def fail() -> None:
+    raise ValueError("bad")
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+def registry() -> prometheus_client.CollectorRegistry:
+    """One with what the client shows of its own process, as the default one has it."""
+    made = prometheus_client.CollectorRegistry()
+    prometheus_client.ProcessCollector(registry=made)
+    prometheus_client.GCCollector(registry=made)
+    return made
+
+
+@contextlib.asynccontextmanager
+async def shop(port: int) -> AsyncIterator[QueueManager]:
+    """The queue, with a monitor that tells somebody, and two sinks that lose what they are given."""
+    release, blocked, memory = asyncio.Event(), Blocked(), MemorySink()
+
+    async def stubborn() -> None:
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    observability = Observability(
+        logs=False,
+        metrics=Metrics(registry=registry(), port=port, command_types=8),
+        traces=Traces(tracer_provider=TracerProvider()),
+        recorder=False,
+        queue=QUEUE,
+    )
+    sinks: list[Any] = [memory, Broken(), BackgroundSink(blocked, capacity=100)]
+    manager = QueueManager(
+        LANES, max_concurrency=5, sinks=sinks, observe=observability, dead_letters=3, stuck_after=0.01
+    )
+    config = MonitorConfig(
+        interval=SCRAPE / 2,
+        active_warning_threshold=None,
+        rules=RULES,
+        notifiers=(CallbackNotifier(lambda _alert: None, name="pager"),),
+        queue=QUEUE,
+    )
+    async with manager:
+        monitor = QueueMonitor(manager, config)
+        await monitor.start()
+        manager.pause("held")
+        await manager.submit("held", work)
+        stuck = await manager.submit("fast", stubborn)
+        await memory.wait_for("queue.command.started")
+        stuck.cancel()
+        try:
+            yield manager
+        finally:
+            release.set()
+            blocked.released.set()
+            manager.resume("held")
+            await monitor.stop()
+
+
+async def burst(manager: QueueManager) -> None:
+    """Something of every kind."""
+    many: Sequence[Callable[[], Any]] = [work] * 30
+    await manager.submit_many("late", many)
+    await manager.submit_many("fast", many)
+    for command in (fail, hang, fail):
+        await manager.submit("flaky", command)
+    await manager.submit("late", work, deadline=0.001)
+    await manager.submit("fast", work, delay=1.0)
+    with contextlib.suppress(LaneFullError):
+        for _ in range(4):
+            await manager.submit("small", work_long)
+    if letters := manager.dead_letters.list():
+        manager.dead_letters.requeue(letters[0].id)
+    gc.collect()
+
+
+async def run_shop(prometheus: Prometheus, port: int) -> tuple[float, float]:
+    async with shop(port) as manager:
+        # Begins when zeros have been seen: a rate needs two values.
+        start = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
+        for _ in range(ROUNDS):
+            await burst(manager)
+            end = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
+        assert len(manager.dead_letters.list()) == 3
+        return start, end
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """One run for all tests."""
+    directory = tmp_path_factory.mktemp("dashboards")
+    rules = directory / "rules.yml"
+    rules.write_text(prometheus_rules(compile_rules(RULES), SCRAPE))
+    port = free_port()
+    # Another program in the same Prometheus, which has no queue and shows its process, too.
+    server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry())
+    targets = {JOB: f"127.0.0.1:{port}", OTHER: f"127.0.0.1:{server.server_port}"}
+    with Prometheus(directory / "data", targets, interval_seconds=SCRAPE, rule_files=[rules]) as prometheus:
+        prometheus.wait_for_targets()
+        start, end = run_clean(run_shop, prometheus=prometheus, port=port)
+        yield Run(prometheus, start, end, targets[JOB])
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+# --- the tests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", grafana.FILES)
+def test_every_query_gives_numbers(run: Run, name: str) -> None:
+    assert run.viewer(name).empty() == []
+
+
+@pytest.mark.parametrize("name", grafana.FILES)
+def test_every_query_gives_the_same_when_all_values_are_chosen_one_by_one(run: Run, name: str) -> None:
+    chosen = {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": [*LANES, "unknown"]}
+    one_by_one, everything = run.viewer(name, **chosen), run.viewer(name)
+    for asked in grafana.queries(grafana.read(name)):
+        assert len(one_by_one.series(asked)) == len(everything.series(asked)), asked
+
+
+@pytest.mark.parametrize("name", grafana.FILES)
+def test_no_query_gives_anything_of_another_program(run: Run, name: str) -> None:
+    assert run.prometheus.query(f'process_open_fds{{job="{OTHER}"}}', run.end)
+    chosen, everything = run.viewer(name, job=[OTHER]), run.viewer(name)
+    for asked in grafana.queries(grafana.read(name)):
+        assert "vector(0)" in asked.expr or chosen.series(asked) == [], asked
+        assert {labels.get("job", JOB) for labels, _ in everything.series(asked)} == {JOB}
+
+
+@pytest.mark.parametrize("name", grafana.FILES)
+def test_only_one_lane_is_shown_where_one_is_chosen(run: Run, name: str) -> None:
+    viewer = run.viewer(name, lane=["flaky"])
+    for asked in grafana.queries(grafana.read(name)):
+        lanes = {labels["lane"] for labels, _ in viewer.series(asked) if "lane" in labels}
+        assert lanes <= {"flaky"}, asked
+
+
+def test_every_query_shows_something_that_happened(run: Run) -> None:
+    still = {
+        (asked.panel, asked.ref)
+        for name in grafana.FILES
+        for asked in grafana.queries(grafana.read(name))
+        if not any(value for _, values in run.viewer(name).series(asked) for value in values)
+    }
+    assert still == set(ZERO)
+
+
+@pytest.mark.parametrize("name", grafana.FILES)
+def test_every_variable_offers_what_there_is(run: Run, name: str) -> None:
+    choices = run.viewer(name).choices()
+    assert choices == {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": sorted(LANES)}
+
+
+def test_the_points_on_the_histograms_lead_to_commands(run: Run) -> None:
+    viewer = run.viewer("lane.json", lane=["flaky"])
+    asked = [one for one in grafana.queries(grafana.read("lane.json")) if one.exemplar]
+    assert {one.panel for one in asked} >= {"Wait", "Run time", "Wait quantiles"}
+    for one in asked:
+        exemplars = viewer.exemplars(one)
+        assert exemplars, one
+        assert {exemplar.series["lane"] for exemplar in exemplars} == {"flaky"}
+        assert all(len(exemplar.labels["trace_id"]) == 32 for exemplar in exemplars)

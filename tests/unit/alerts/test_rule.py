@@ -105,6 +105,15 @@ def test_times_of_the_interval_are_long_enough() -> None:
     Rule(measure="ready_depth", warning=1).check_times(10.0)
 
 
+def test_times_that_are_too_short_can_be_made_to_fit() -> None:
+    rule = Rule(measure="wait_p99", warning=1, for_seconds=5, window_seconds=30, renotify_seconds=60)
+    fitted = rule.fitted(100.0)
+    assert (fitted.for_seconds, fitted.window_seconds, fitted.renotify_seconds) == (100.0, 200.0, 100.0)
+    assert rule.fitted(1.0) == rule
+    at_once = Rule(measure="stuck", warning=1, renotify_seconds=None)
+    assert at_once.fitted(100.0) == at_once
+
+
 # --- alerts -----------------------------------------------------------------------------------------------------
 
 

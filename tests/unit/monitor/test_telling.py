@@ -28,7 +28,8 @@ DEPTH = Rule(measure="ready_depth", warning=1, renotify_seconds=20)
 class Told:
     """A notifier that remembers what it was told."""
 
-    def __init__(self, refresh_seconds: float | None = None) -> None:
+    def __init__(self, refresh_seconds: float | None = None, name: str = "Told") -> None:
+        self.name = name
         self.alerts: list[Alert] = []
         self.closed = False
         if refresh_seconds is not None:
@@ -69,7 +70,7 @@ async def test_a_stopped_monitor_with_notifiers_is_not_started_again(clock: Virt
 
 
 async def test_a_notifier_that_wants_to_be_refreshed_is_told_more_often(clock: VirtualClock) -> None:
-    told, other = Told(refresh_seconds=5), Told()
+    told, other = Told(refresh_seconds=5), Told(name="other")
     async with watched(clock, Rule(measure="ready_depth", warning=1), notifiers=[told, other]) as w:
         await w.manager.submit_many("a", [(sleep, clock, 19.9)] * 3)
         await clock.advance(19)

@@ -1,0 +1,1 @@
+"""The pages that Prometheus itself shows: what they are made of."""

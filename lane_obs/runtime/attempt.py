@@ -72,7 +72,7 @@ class Attempts:
         finally:
             self._eager = before
 
-    def start(self, handle: CommandHandle[Any], now: float) -> None:
+    def start(self, handle: CommandHandle[Any], now: float) -> None:  # noqa: C901 - the hot path, in one piece
         """Starts an attempt of a command that the engine has just started."""
         options = handle._options
         timeout = handle.home.config.timeout if options.timeout is _UNSET else options.timeout
@@ -84,6 +84,8 @@ class Attempts:
         if bus.active:
             marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
             bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
+        if handle._durable:
+            self._owner.journal.started(handle)
         context = handle._context
         assert context is not None
         attempt = self._attempt(handle)
@@ -191,6 +193,8 @@ class Attempts:
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
+        if handle._durable:
+            self._owner.journal.backs_off(handle, delay, error)
         handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"

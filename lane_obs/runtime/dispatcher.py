@@ -86,6 +86,10 @@ class Dispatcher:
         """Whether commands are started."""
         self._closed = False
         self._idle: list[asyncio.Future[None]] = []
+        self.journal: Any = None
+        """The `Journal` of durable commands; `None` for none."""
+        self.unsettled = 0
+        """Submits and ends that the storage has not committed yet; the queue is not idle before it has."""
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
 
@@ -178,8 +182,8 @@ class Dispatcher:
 
     # --- in -----------------------------------------------------------------------------------------------------
 
-    def admit(self, handle: CommandHandle[Any], now: float, *, requeued: bool = False) -> None:
-        """Takes in a command whose handle is complete."""
+    def admit(self, handle: CommandHandle[Any], now: float, *, requeued: bool = False, recovered: bool = False) -> None:
+        """Takes in a command whose handle is complete; one that is recovered was submitted in an earlier process."""
         options = handle._options
         if options is NO_OPTIONS:
             self._by_seq[handle.seq] = handle
@@ -188,6 +192,8 @@ class Dispatcher:
             self.directory.add(handle)
             self.engine.submit(handle, now, delayed=options.delay > 0, returning=requeued)
             self._set_timers(handle, now)
+        if recovered:
+            return
         bus = self.bus
         if bus.at_submit:
             bus.call(bus.at_submit, handle)
@@ -210,6 +216,8 @@ class Dispatcher:
     def succeed(self, handle: CommandHandle[Any], value: Any, now: float) -> None:
         """Ends a running command with its value."""
         self.engine.succeed(handle, now)
+        if handle._durable:
+            self._write_end(handle, None, None)
         self._let_go(handle, value)
         if self.bus.active:
             self.bus.append((completed, now, handle))
@@ -226,10 +234,27 @@ class Dispatcher:
             if handle.deadline_timer is not None:
                 self.timers.cancel(handle.deadline_timer)
                 handle.deadline_timer = None
-        if handle._waiters is not None:
+        if handle._waiters is not None and handle._ending is None:
             self._resolve(handle)
-        if not self.engine.live and self._idle:
-            self._tell_idle()
+        self.check_idle()
+
+    def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any) -> None:
+        """Has the end of a durable command committed; those who wait for its result are told then."""
+        ending = self.journal.ended(handle, error, rerun)
+        if ending is not None:
+            handle._ending = ending
+            self.unsettled += 1
+            ending.add_done_callback(lambda _: self._settle_end(handle))
+
+    def _settle_end(self, handle: CommandHandle[Any]) -> None:
+        handle._ending = None
+        self._resolve(handle)
+        self.settled()
+
+    def settled(self) -> None:
+        """Notes that the storage has committed, or given up, one of those that are `unsettled`."""
+        self.unsettled -= 1
+        self.check_idle()
 
     @staticmethod
     def _resolve(handle: CommandHandle[Any]) -> None:
@@ -242,6 +267,8 @@ class Dispatcher:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
         rerun, ran = (handle._call, handle._args), handle.state is State.RUNNING
         self.engine.finish(handle, state, now)
+        if handle._durable:
+            self._write_end(handle, error, rerun)
         self._let_go(handle, (error, error.__traceback__))
         if self.bus.active:
             named = (type(error).__name__, error_text(error), error)
@@ -263,7 +290,7 @@ class Dispatcher:
 
     async def idle(self) -> None:
         """Returns once no command lives."""
-        while self.engine.live:
+        while self.engine.live or self.unsettled:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             try:
@@ -272,7 +299,10 @@ class Dispatcher:
                 if future in self._idle:
                     self._idle.remove(future)
 
-    def _tell_idle(self) -> None:
+    def check_idle(self) -> None:
+        """Tells those who wait for the queue to be idle, when it is."""
+        if self.engine.live or self.unsettled or not self._idle:
+            return
         waiting, self._idle = self._idle, []
         for future in waiting:
             if not future.done():

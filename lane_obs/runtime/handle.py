@@ -64,6 +64,10 @@ class CommandHandle(Record, Generic[T], eq=False):
     """Likewise."""
     trace: TraceIds | None = None
     span: Any = None
+    _durable: bool = False
+    """Whether a storage keeps it."""
+    _ending: asyncio.Future[None] | None = None
+    """Its end, while that is not committed yet: whoever awaits it is told afterwards."""
 
     @property
     def id(self) -> str:
@@ -151,7 +155,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         loop = _running_loop()
         if loop is None or loop is not self._owner.loop:
             raise WrongLoop(f"command {self.id} belongs to another event loop")
-        if self.state not in FINAL:
+        if self.state not in FINAL or self._ending is not None:
             future: asyncio.Future[None] = loop.create_future()
             if self._waiters is None:
                 self._waiters = [future]

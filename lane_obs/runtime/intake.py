@@ -15,7 +15,9 @@ from lane_obs.config import Overflow
 from lane_obs.core.state import State
 from lane_obs.errors import (
     DuplicateId,
+    InvalidCommand,
     LaneFullError,
+    LaneObsError,
     ShutdownInProgress,
     UnknownLane,
     WrongLoop,
@@ -63,7 +65,10 @@ class Intake:
         self._dispatcher = dispatcher
         self._now = clock.now
         self._bus = bus
-        self._seq = 0
+        self.seq = 0
+        """The number of the latest command."""
+        self.durable: Any = None
+        """The `DurableIntake`; `None` for none."""
         self._pressed: dict[str, None] = {}  # in order, so that runs repeat exactly
         self.threads = ThreadCalls()
         self.room = Room()
@@ -97,7 +102,7 @@ class Intake:
                 home = self._engine.lanes[lane]
             except (KeyError, TypeError):
                 home = self.find_lane(lane, work)
-            if home.config.max_pending is None:
+            if home.config.max_pending is None and not home.is_durable:
                 return self._enqueue(home, work, work, args, options)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
@@ -110,7 +115,7 @@ class Intake:
             InvalidCommand: it cannot be run, or not as often as its retry policy may ask.
             LaneObsError: as `CommandQueue.submit` says.
         """
-        self._check_open(lane, work)
+        self.check_open(lane, work)
         home = self.find_lane(lane, work)
         named, call, args = resolve(work, args, self.threads)
         if runs_once(named):
@@ -118,18 +123,20 @@ class Intake:
         return Draft(home, named, call, args, options)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:
-        """Enqueues a draft; `None` when its lane is full and lets submitters wait.
+        """Enqueues a draft; `None` when its submitter has to wait: its lane is full and lets wait, or is durable.
 
         Raises:
             DuplicateId: a live command has its id.
             LaneFullError: the lane is full and rejects.
         """
-        known = self._find_same(draft)
+        known = self.find_same(draft)
         if known is not None:
             return known
-        if self.room.is_taken(draft.home) and not self._make_room(draft):
+        if draft.home.is_durable:
             return None
-        return self._enqueue_draft(draft)
+        if self.room.is_taken(draft.home) and not self.make_room(draft):
+            return None
+        return self.enqueue(draft)
 
     async def place_waiting(self, draft: Draft) -> CommandHandle[Any]:
         """Waits for room, then enqueues a draft.
@@ -139,28 +146,53 @@ class Intake:
             CancelledError: whoever waits was cancelled; nothing is enqueued.
             DuplicateId: another live command has got its id meanwhile.
         """
+        if draft.home.is_durable:
+            handle: CommandHandle[Any] = await self.durable.place(draft)
+            return handle
+        await self.wait_for_room(draft)
+        try:
+            return self.find_same(draft) or self.enqueue(draft)
+        finally:
+            self.room.grant(draft.home)  # the place, where it was not used after all
+
+    async def wait_for_room(self, draft: Draft) -> None:
+        """Returns when there is a place for a draft, which the caller must use at once.
+
+        Raises:
+            ShutdownInProgress: the queue began to shut down meanwhile.
+        """
         try:
             with contextlib.suppress(ShutdownInProgress):  # told below
                 await self.room.wait(draft.home)
                 self.room.release(draft.home)
-            self._check_open(draft.home.name, draft.work)
+            self.check_open(draft.home.name, draft.work)
         except BaseException:
             discard(draft.work)
             raise
-        try:
-            return self._find_same(draft) or self._enqueue_draft(draft)
-        finally:
-            self.room.grant(draft.home)  # the place, where it was not used after all
 
-    def _enqueue_draft(self, draft: Draft) -> CommandHandle[Any]:
-        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, seq=draft.seq)
+    def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
+        """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
+        parts = draft.home, draft.work, draft.call, draft.args, draft.options
+        return self._enqueue(*parts, seq=draft.seq, requeued=requeued)
+
+    def next_seq(self) -> int:
+        """The number of the next command."""
+        self.seq += 1
+        return self.seq
 
     def _enqueue(
-        self, home: Lane, work: Any, call: Any, args: tuple[Any, ...], options: Options, *, seq: int = 0
+        self,
+        home: Lane,
+        work: Any,
+        call: Any,
+        args: tuple[Any, ...],
+        options: Options,
+        *,
+        seq: int = 0,
+        requeued: bool = False,
     ) -> CommandHandle[Any]:
-        requeued = seq > 0
-        if not requeued:
-            seq = self._seq = self._seq + 1
+        if not seq:
+            seq = self.seq = self.seq + 1
         now = self._now()
         context = _copy_context()
         if not context:
@@ -181,15 +213,21 @@ class Intake:
             _work=work,
             _options=options,
             _context=context,
+            _durable=home.is_durable,
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
             self._watch_pressure(home)
         return handle
 
-    def _check_open(self, lane: str, work: Any) -> None:
+    def check_open(self, lane: str, work: Any) -> None:
+        """Refuses work while the queue shuts down.
+
+        Raises:
+            ShutdownInProgress: it does.
+        """
         if self.refusing:
-            self._reject(lane, work, "shutting_down")
+            self.reject(lane, work, "shutting_down")
             raise ShutdownInProgress("the queue is shutting down and takes no new work")
 
     def check_lane(self, lane: str) -> None:
@@ -200,6 +238,10 @@ class Intake:
         """
         self._engine.lane(lane)
 
+    def lane_or_none(self, name: str) -> Lane | None:
+        """The lane of this name; `None` when there is none."""
+        return self._engine.lanes.get(name)
+
     def find_lane(self, lane: str, work: Any) -> Lane:
         """The lane of this name; a submit to an unknown one counts as rejected.
 
@@ -209,15 +251,16 @@ class Intake:
         try:
             return self._engine.lane(lane)
         except UnknownLane:
-            self._reject(str(lane)[:200], work, "unknown_lane")
+            self.reject(str(lane)[:200], work, "unknown_lane")
             raise
 
-    def _reject(self, lane: str, work: Any, reason: str) -> None:
+    def reject(self, lane: str, work: Any, reason: str) -> None:
+        """Counts a submit as refused."""
         kind = type_name(work)
         self._bus.call(self._bus.at_reject, (lane, kind, reason))
         self._bus.emit(events.CommandRejected, lane, kind, reason)
 
-    def _find_same(self, draft: Draft) -> CommandHandle[Any] | None:
+    def find_same(self, draft: Draft) -> CommandHandle[Any] | None:
         """The live command with the same idempotency key; refuses an id that is in use.
 
         Raises:
@@ -233,7 +276,7 @@ class Intake:
             raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
         return None
 
-    def _make_room(self, draft: Draft) -> bool:
+    def make_room(self, draft: Draft) -> bool:
         """Makes room in a full lane if its policy is to; False when the submitter has to wait."""
         home = draft.home
         if not self.room.waiting(home):
@@ -251,9 +294,16 @@ class Intake:
             self._dispatcher.fail(oldest, State.FAILED, drop_error(oldest), self._now())
         return True
 
+    def not_now(self, draft: Draft) -> LaneObsError:
+        """Makes the error for a draft that could only be placed by waiting."""
+        if draft.home.is_durable:
+            discard(draft.work)
+            return InvalidCommand(f"lane {draft.home.name!r} is durable: a submit waits for its commit; await submit()")
+        return self.full(draft)
+
     def full(self, draft: Draft) -> LaneFullError:
         """Counts a submit as rejected and makes the error that says so."""
-        self._reject(draft.home.name, draft.work, "full")
+        self.reject(draft.home.name, draft.work, "full")
         discard(draft.work)
         return LaneFullError(draft.home.name, draft.home.config.max_pending or 0)
 
@@ -267,7 +317,7 @@ class Intake:
         rerun = letter.rerun
         assert rerun is not None
         self.bind()
-        self._check_open(letter.lane, rerun.work)
+        self.check_open(letter.lane, rerun.work)
         home = self.find_lane(letter.lane, rerun.work)
         options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
         if self._dispatcher.directory.find(letter.id) is not None or options.key in self._dispatcher.directory.by_key:
@@ -276,7 +326,10 @@ class Intake:
         if self.room.is_taken(home):
             raise self.full(draft)
         self._bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
-        return self._enqueue_draft(draft)
+        if home.is_durable:
+            requeued: CommandHandle[Any] = self.durable.requeue(draft)
+            return requeued
+        return self.enqueue(draft, requeued=True)
 
     def refuse(self) -> None:
         """Takes no new work from now on, and tells those who wait for room."""

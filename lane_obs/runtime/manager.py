@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lane_obs.config import Duration, LaneConfig
     from lane_obs.runtime.dead_letters import DeadLetterQueue
     from lane_obs.runtime.options import SubmitOptions
+    from lane_obs.storage.port import Storage
 
 _CLOSE_ROUNDS: Final = 3
 
@@ -39,7 +40,7 @@ class QueueManager(CommandQueue):
     when the block raised.
 
     Args:
-        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after: as for `CommandQueue`.
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage: as for `CommandQueue`.
         observe: logs, metrics and traces in one: an `Observability`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
             `lane_obs.run`, in seconds; `None` (default) waits for all work.
@@ -49,7 +50,7 @@ class QueueManager(CommandQueue):
         ConfigError: a value that is not allowed, named.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by name
         self,
         lanes: Mapping[str, LaneConfig] | None = None,
         *,
@@ -60,6 +61,7 @@ class QueueManager(CommandQueue):
         clock: Clock | None = None,
         seed: int | None = None,
         stuck_after: Duration = 5.0,
+        storage: Storage | None = None,
         drain_timeout: Duration | None = None,
         close_timeout: Duration = 5.0,
     ) -> None:
@@ -73,6 +75,7 @@ class QueueManager(CommandQueue):
             clock=clock,
             seed=seed,
             stuck_after=stuck_after,
+            storage=storage,
         )
         self._closed = False
         self._complete = False
@@ -184,6 +187,7 @@ class QueueManager(CommandQueue):
 
     async def _close(self) -> None:
         await self.shutdown()
+        await self._durability.begin_close()
         live = list(self._dispatcher.directory)
         for handle in live:
             handle.cancel()
@@ -193,6 +197,7 @@ class QueueManager(CommandQueue):
         try:
             self._intake.threads.close()
         finally:  # the last events go out whatever the threads do
+            await self._durability.close()
             self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
             await self._bus.close()
         self._closed = True

@@ -106,7 +106,7 @@ class Submitter:
             refuse(work)
             raise
         if isinstance(placed, Draft):
-            raise self._intake.full(placed)
+            raise self._intake.not_now(placed)
         return placed
 
     async def submit_many(
@@ -136,6 +136,8 @@ class Submitter:
                 intake.check_lane(lane)
             for work, *args in pairs:
                 drafts.append(intake.prepare(lane, work, tuple(args), checked))
+            if drafts and drafts[0].home.is_durable:
+                return list(await intake.durable.place_many(drafts))
             for draft in drafts:
                 handles.append(intake.place(draft) or await intake.place_waiting(draft))
         except BaseException:

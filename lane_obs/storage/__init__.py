@@ -1,0 +1,5 @@
+"""Where durable commands are kept."""
+
+
+def adapt(storage):
+    return storage

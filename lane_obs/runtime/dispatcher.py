@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from lane_obs.core.timer import Timers
 from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
+from lane_obs.runtime.idle import Idle
 from lane_obs.runtime.options import NO_OPTIONS
 from lane_obs.runtime.stop import Stops
 from lane_obs.runtime.work import discard
@@ -85,11 +87,8 @@ class Dispatcher:
         self.is_open = False
         """Whether commands are started."""
         self._closed = False
-        self._idle: list[asyncio.Future[None]] = []
-        self.journal: Any = None
-        """The `Journal` of durable commands; `None` for none."""
-        self.unsettled = 0
-        """Submits and ends that the storage has not committed yet; the queue is not idle before it has."""
+        self.idle = Idle(engine)
+        self.journal: Any = None  # the `Journal` of durable commands, where there is a storage
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
 
@@ -203,11 +202,11 @@ class Dispatcher:
             self.wake()
 
     def _set_timers(self, handle: CommandHandle[Any], now: float) -> None:
-        options = handle._options
-        if options.delay > 0:
-            handle.timer = self.timers.set(now + options.delay, timer.DUE, handle)
-        if options.deadline is not None:
-            handle.deadline_timer = self.timers.set(now + options.deadline, timer.DEADLINE, handle)
+        delay, deadline = handle._options.delay, handle._options.deadline
+        if delay > 0:
+            handle.timer = self.timers.set(now + delay, timer.DUE, handle)
+        if deadline is not None:
+            handle.deadline_timer = self.timers.set(now + deadline, timer.DEADLINE, handle)
         if self.loop is not None:
             self.arm()
 
@@ -235,33 +234,22 @@ class Dispatcher:
                 self.timers.cancel(handle.deadline_timer)
                 handle.deadline_timer = None
         if handle._waiters is not None and handle._ending is None:
-            self._resolve(handle)
-        self.check_idle()
+            handle.tell_waiters()
+        if self.idle.waiting:
+            self.idle.check()
 
     def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
         ending = self.journal.ended(handle, error, rerun)
         if ending is not None:
             handle._ending = ending
-            self.unsettled += 1
-            ending.add_done_callback(lambda _: self._settle_end(handle))
+            self.idle.unsettled += 1
+            ending.add_done_callback(functools.partial(self._settle_end, handle), context=self._context)
 
-    def _settle_end(self, handle: CommandHandle[Any]) -> None:
+    def _settle_end(self, handle: CommandHandle[Any], _ended: asyncio.Future[None]) -> None:
         handle._ending = None
-        self._resolve(handle)
-        self.settled()
-
-    def settled(self) -> None:
-        """Notes that the storage has committed, or given up, one of those that are `unsettled`."""
-        self.unsettled -= 1
-        self.check_idle()
-
-    @staticmethod
-    def _resolve(handle: CommandHandle[Any]) -> None:
-        waiters, handle._waiters = handle._waiters, None
-        for future in waiters or ():
-            if not future.done():
-                future.set_result(None)
+        handle.tell_waiters()
+        self.idle.settled()
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
@@ -287,26 +275,6 @@ class Dispatcher:
         """
         if asyncio._get_running_loop() is not self.loop:
             raise WrongLoop("the queue belongs to another event loop or thread; use submit_threadsafe from threads")
-
-    async def idle(self) -> None:
-        """Returns once no command lives."""
-        while self.engine.live or self.unsettled:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.append(future)
-            try:
-                await future
-            finally:
-                if future in self._idle:
-                    self._idle.remove(future)
-
-    def check_idle(self) -> None:
-        """Tells those who wait for the queue to be idle, when it is."""
-        if self.engine.live or self.unsettled or not self._idle:
-            return
-        waiting, self._idle = self._idle, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
 
     # --- telling ------------------------------------------------------------------------------------------------
 

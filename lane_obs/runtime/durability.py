@@ -116,6 +116,7 @@ class Durability:
     async def begin_close(self) -> None:
         """From now on what is cancelled stays stored."""
         if self.journal is not None:
+            await self._durable.settled()  # what is being saved still takes its place, to be cancelled there
             self.journal.closing = True
 
     async def close(self) -> None:

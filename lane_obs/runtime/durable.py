@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.draft import Draft
     from lane_obs.runtime.handle import CommandHandle
-    from lane_obs.runtime.intake import Draft, Intake
+    from lane_obs.runtime.intake import Intake
     from lane_obs.runtime.journal import Journal
 
 
@@ -35,6 +36,7 @@ class DurableIntake:
         self._dispatcher = dispatcher
         self._journal = journal
         self._ids: set[str] = set()
+        self._admitting: set[asyncio.Future[CommandHandle[Any]]] = set()
         self._keys: dict[str, asyncio.Future[CommandHandle[Any]]] = {}
         self.held: list[tuple[Draft, asyncio.Future[CommandHandle[Any]]]] | None = None
         """What was saved while the storage is being read: it comes after all that was there before."""
@@ -91,8 +93,10 @@ class DurableIntake:
             self.new_ids.add(command_id)
         if options.key is not None:
             self._keys[options.key] = admitted
+        self._admitting.add(admitted)
+        admitted.add_done_callback(self._admitting.discard)
         intake.room.reserve(draft.home)
-        self._dispatcher.unsettled += 1
+        self._dispatcher.idle.unsettled += 1
         admit = functools.partial(self._admit, draft, admitted)
         self._journal.save([stored]).add_done_callback(admit, context=contextvars.copy_context())
         return admitted
@@ -116,7 +120,12 @@ class DurableIntake:
             else:
                 admitted.set_result(intake.enqueue(draft))
         finally:
-            self._dispatcher.settled()
+            self._dispatcher.idle.settled()
+
+    async def settled(self) -> None:
+        """Returns once nothing is being saved."""
+        while self._admitting:
+            await asyncio.wait(list(self._admitting))
 
     def requeue(self, draft: Draft) -> CommandHandle[Any]:
         """Puts a dead letter's command back: its letter goes and it is stored again, in one change."""

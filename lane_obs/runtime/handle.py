@@ -171,6 +171,13 @@ class CommandHandle(Record, Generic[T], eq=False):
             return value
         return self.result()
 
+    def tell_waiters(self) -> None:
+        """Lets those go on who await it; the queue calls this once."""
+        waiters, self._waiters = self._waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
+
     def _forget_waiter(self, future: asyncio.Future[None]) -> None:
         if self._waiters is not None and future in self._waiters:
             self._waiters.remove(future)

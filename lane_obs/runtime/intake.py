@@ -7,8 +7,6 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from lane_obs import events
 from lane_obs.command import type_name
 from lane_obs.config import Overflow
@@ -22,21 +20,20 @@ from lane_obs.errors import (
     UnknownLane,
     WrongLoop,
 )
+from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.handle import CommandHandle, current_handle
 from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import drop_error
+from lane_obs.runtime.pressure import Pressure
 from lane_obs.runtime.room import Room
 from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
     from lane_obs.core.lane import Lane
-    from lane_obs.runtime.dead_letters import DeadLetter
     from lane_obs.runtime.dispatcher import Dispatcher
 
 _running_loop = asyncio._get_running_loop
@@ -44,17 +41,6 @@ _copy_context = contextvars.copy_context
 # Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
 # one object for each command that waits.
 _EMPTY = contextvars.Context()
-
-
-class Draft(msgspec.Struct):
-    """A command that is checked but not enqueued. `seq` is set for one that has had a place before."""
-
-    home: Lane
-    work: Any
-    call: Callable[..., Any]
-    args: tuple[Any, ...]
-    options: Options = NO_OPTIONS
-    seq: int = 0
 
 
 class Intake:
@@ -69,12 +55,12 @@ class Intake:
         """The number of the latest command."""
         self.durable: Any = None
         """The `DurableIntake`; `None` for none."""
-        self._pressed: dict[str, None] = {}  # in order, so that runs repeat exactly
+        self._pressure = Pressure(engine.lanes, bus)
         self.threads = ThreadCalls()
         self.room = Room()
         self.refusing = False
         dispatcher.on_wake = self._after_wake
-        dispatcher.on_back_off = self._watch_pressure
+        dispatcher.on_back_off = self._pressure.rise
 
     def bind(self) -> None:
         """Ties the queue to the running event loop, or checks that it is tied to it.
@@ -217,7 +203,7 @@ class Intake:
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
-            self._watch_pressure(home)
+            self._pressure.rise(home)
         return handle
 
     def check_open(self, lane: str, work: Any) -> None:
@@ -229,14 +215,6 @@ class Intake:
         if self.refusing:
             self.reject(lane, work, "shutting_down")
             raise ShutdownInProgress("the queue is shutting down and takes no new work")
-
-    def check_lane(self, lane: str) -> None:
-        """Checks that there is a lane of this name.
-
-        Raises:
-            UnknownLane: there is none.
-        """
-        self._engine.lane(lane)
 
     def lane_or_none(self, name: str) -> Lane | None:
         """The lane of this name; `None` when there is none."""
@@ -266,15 +244,14 @@ class Intake:
         Raises:
             DuplicateId: the id is in use.
         """
-        options = draft.options
-        if options.key is not None and (known := self._dispatcher.directory.by_key.get(options.key)) is not None:
+        try:
+            known = self._dispatcher.directory.same(draft.options)
+        except DuplicateId:
             discard(draft.work)
-            return known
-        directory = self._dispatcher.directory
-        if options.id is not None and (options.id in directory.by_id or directory.is_own(options.id)):
+            raise
+        if known is not None:
             discard(draft.work)
-            raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
-        return None
+        return known
 
     def make_room(self, draft: Draft) -> bool:
         """Makes room in a full lane if its policy is to; False when the submitter has to wait."""
@@ -307,30 +284,6 @@ class Intake:
         discard(draft.work)
         return LaneFullError(draft.home.name, draft.home.config.max_pending or 0)
 
-    def requeue(self, letter: DeadLetter) -> CommandHandle[Any]:
-        """Takes a dead letter back in; see `DeadLetterQueue.requeue`.
-
-        Raises:
-            DuplicateId: a live command has its id or key.
-            LaneObsError: the queue shuts down, or the lane is full or gone.
-        """
-        rerun = letter.rerun
-        assert rerun is not None
-        self.bind()
-        self.check_open(letter.lane, rerun.work)
-        home = self.find_lane(letter.lane, rerun.work)
-        options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
-        if self._dispatcher.directory.find(letter.id) is not None or options.key in self._dispatcher.directory.by_key:
-            raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
-        draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
-        if self.room.is_taken(home):
-            raise self.full(draft)
-        self._bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
-        if home.is_durable:
-            requeued: CommandHandle[Any] = self.durable.requeue(draft)
-            return requeued
-        return self.enqueue(draft, requeued=True)
-
     def refuse(self) -> None:
         """Takes no new work from now on, and tells those who wait for room."""
         self.refusing = True
@@ -339,12 +292,4 @@ class Intake:
     def _after_wake(self) -> None:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
-        for name in [name for name in self._pressed if not self._engine.lanes[name].pending]:
-            del self._pressed[name]
-            self._bus.emit(events.LaneIdle, name, 0)
-
-    def _watch_pressure(self, home: Lane) -> None:
-        threshold = home.config.pressure_threshold
-        if threshold is not None and home.name not in self._pressed and home.pending >= threshold:
-            self._pressed[home.name] = None
-            self._bus.emit(events.LanePressure, home.name, home.pending, threshold)
+        self._pressure.fall()

@@ -20,10 +20,12 @@ from lane_obs.storage.change import AddLetter, Remove, RemoveLetter, Save, Updat
 from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
+    from lane_obs.runtime.draft import Draft
     from lane_obs.runtime.handle import CommandHandle
-    from lane_obs.runtime.intake import Draft
     from lane_obs.runtime.options import Options
     from lane_obs.storage.change import Change
     from lane_obs.storage.port import DurableStorage, StorageHealth
@@ -85,7 +87,15 @@ class Journal:
 
     def save(self, commands: list[StoredCommand]) -> asyncio.Future[None]:
         """Has commands saved in one go; done when they are committed, or have failed to be."""
-        return self.storage.apply([Save(command) for command in commands])
+        return self._apply([Save(command) for command in commands])
+
+    def _apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+        try:
+            return self.storage.apply(changes)
+        except Exception as error:  # a storage may be anyone's code
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
 
     @staticmethod
     def check(draft: Draft) -> None:
@@ -105,7 +115,7 @@ class Journal:
     # --- on the way ---------------------------------------------------------------------------------------------
 
     def _tell(self, *changes: Change) -> asyncio.Future[None]:
-        told = self.storage.apply(changes)
+        told = self._apply(changes)
         told.add_done_callback(_look_at)
         return told
 

@@ -1,19 +1,26 @@
-"""Dead letters as a storage keeps them, made letters of the queue again."""
+"""The way back of dead letters: into the queue's memory from a storage, and into their lane."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from lane_obs import events
 from lane_obs.config.file import retry_from_table
 from lane_obs.core.state import State
-from lane_obs.errors import LaneObsError
+from lane_obs.errors import DuplicateId, LaneObsError
 from lane_obs.runtime.codec import decode
 from lane_obs.runtime.dead_letters import DeadLetter, Rerun
+from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.options import Options
 from lane_obs.runtime.work import resolve
 
 if TYPE_CHECKING:
+    from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.intake import Intake
     from lane_obs.runtime.thread_calls import ThreadCalls
     from lane_obs.storage.record import StoredDeadLetter
 
@@ -50,3 +57,28 @@ def options_of(letter: StoredDeadLetter) -> Options:
     if "retry" in given:
         given["retry"] = retry_from_table(given["retry"])
     return Options(**given, id=letter.id, key=letter.key)
+
+
+def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> CommandHandle[Any]:
+    """Takes a dead letter back in; see `DeadLetterQueue.requeue`.
+
+    Raises:
+        DuplicateId: a live command has its id or key.
+        LaneObsError: the queue shuts down, or the lane is full or gone.
+    """
+    rerun = letter.rerun
+    assert rerun is not None
+    intake.bind()
+    intake.check_open(letter.lane, rerun.work)
+    home, directory = intake.find_lane(letter.lane, rerun.work), dispatcher.directory
+    options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
+    if directory.find(letter.id) is not None or options.key in directory.by_key:
+        raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
+    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
+    if intake.room.is_taken(home):
+        raise intake.full(draft)
+    dispatcher.bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
+    if not home.is_durable:
+        return intake.enqueue(draft, requeued=True)
+    requeued: CommandHandle[Any] = intake.durable.requeue(draft)
+    return requeued

@@ -68,15 +68,9 @@ class QueueManager(CommandQueue):
         self.drain_timeout = None if drain_timeout is None else to_seconds("drain_timeout", drain_timeout, zero=True)
         self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
         super().__init__(
-            lanes,
-            max_concurrency=max_concurrency,
-            sinks=sinks if observe is None else [*sinks, *observe.sinks],
-            dead_letters=dead_letters,
-            clock=clock,
-            seed=seed,
-            stuck_after=stuck_after,
-            storage=storage,
-        )
+            lanes, max_concurrency=max_concurrency, sinks=sinks if observe is None else [*sinks, *observe.sinks],
+            dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
+        )  # fmt: skip
         self._closed = False
         self._complete = False
         self._closing: asyncio.Task[None] | None = None
@@ -148,7 +142,7 @@ class QueueManager(CommandQueue):
 
     async def _wait_idle(self, limit: float | None) -> bool:
         """Tells whether no command lives, after at most `limit` seconds."""
-        waiting = asyncio.ensure_future(self._dispatcher.idle())
+        waiting = asyncio.ensure_future(self._dispatcher.idle.wait())
         over = asyncio.get_running_loop().create_future()
         timer = None if limit is None else self._clock.call_at(self._clock.now() + limit, over.cancel)
         try:
@@ -158,7 +152,7 @@ class QueueManager(CommandQueue):
             over.cancel()
             if timer is not None:
                 timer.cancel()
-        return not self._engine.live
+        return self._dispatcher.idle.is_now
 
     def _ended_counts(self) -> dict[str, int]:
         return {str(state): self._engine.total(state) for state in State if state in FINAL}

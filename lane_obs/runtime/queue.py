@@ -20,6 +20,7 @@ from lane_obs.runtime.dispatcher import Dispatcher
 from lane_obs.runtime.durability import Durability
 from lane_obs.runtime.explain import explain
 from lane_obs.runtime.intake import Intake
+from lane_obs.runtime.letters import requeue
 from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
 from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
@@ -86,7 +87,7 @@ class CommandQueue(Submitter):
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
         self._durability = Durability(storage, lanes, self._intake, self._dispatcher, self._clock)
-        self.dead_letters.bind(self._intake.requeue, self._evicted, self._durability.forget_letter, self._clock.wall)
+        self.dead_letters.bind(self._requeue, self._evicted, self._durability.forget_letter, self._clock.wall)
         self._bus.attach(self)
 
     @classmethod
@@ -134,6 +135,9 @@ class CommandQueue(Submitter):
         self.dead_letters.push(
             DeadLetter(handle.id, handle.lane, name, reason, kind, text, handle.attempt, failed_at, error, again)
         )
+
+    def _requeue(self, letter: DeadLetter) -> CommandHandle[Any]:
+        return requeue(letter, self._intake, self._dispatcher)
 
     def _evicted(self, letter: DeadLetter) -> None:
         self._durability.forget_letter(letter)

@@ -66,7 +66,7 @@ class Recovery:
         registry.listeners.add(self._registered)
         self._bus.closers.add(self._end)
         loop = asyncio.get_running_loop()
-        self._dispatcher.unsettled += 1
+        self._dispatcher.idle.unsettled += 1
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
     async def _end(self) -> None:
@@ -93,7 +93,7 @@ class Recovery:
             self._bus.emit(events.RecoveryFailed, type(error).__name__, error_text(error))
         finally:
             self._durable.release()
-            self._dispatcher.settled()
+            self._dispatcher.idle.settled()
 
     def bring_back(self, command: StoredCommand) -> bool | None:
         """Puts one stored command into its lane.

@@ -1,80 +1,199 @@
+"""Keeps commands and dead letters in memory: for tests, and as the plainest example of a full storage."""
+
+from __future__ import annotations
+
 import asyncio
+import itertools
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final
 
-from lane_obs.core.histogram import Histogram
-from lane_obs.storage.change import *
-from lane_obs.storage.change import updated
-from lane_obs.storage.port import *
-from lane_obs.storage.record import *
+from lane_obs.config import to_count
+from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.errors import StorageClosed
+from lane_obs.storage.change import (
+    AddLetter,
+    ClearCommands,
+    ClearLetters,
+    Remove,
+    RemoveLetter,
+    Save,
+    Update,
+    updated,
+)
+from lane_obs.storage.port import StorageHealth
+from lane_obs.storage.record import LetterFilter, LetterPage
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
 
-class H:
-    last_seq = 0
-    error = None
-    ready = True
-    commands = letters = pending = kept = failures = dropped = file_bytes = 0
-    commit_seconds = Histogram((1.0,))
+    from lane_obs.storage.change import Change
+    from lane_obs.storage.record import StoredCommand, StoredDeadLetter
+
+_LARGE_PAGE: Final = 1_000
 
 
 class MemoryStorage:
-    def __init__(self):
-        self.commands = {}
-        self.letters = {}
-        self.seq = 0
-        self.log = []
+    """A storage that forgets everything when it is collected, not when it is closed. Needs no thread and no time.
 
-    async def open(self):
-        pass
+    Attributes:
+        cannot: what it cannot do: outlive the process.
+        on_state: never called: it does not fail.
+        on_evicted: called with the ids of dead letters that gave way.
+    """
 
-    async def close(self):
-        pass
+    cannot: Sequence[str] = ("keep anything when the process ends",)
 
-    def health(self):
-        h = H()
-        h.last_seq = self.seq
-        return h
+    def __init__(self) -> None:
+        self.on_state: Callable[[StorageHealth], object] | None = None
+        self.on_evicted: Callable[[list[str]], object] | None = None
+        self._commands: dict[str, StoredCommand] = {}
+        self._letters: dict[str, tuple[int, StoredDeadLetter]] = {}
+        self._places = itertools.count(1)
+        self._open = False
+        self._last_seq = self._evicted = self._commits = self._changes = 0
+        self._commit_seconds = Histogram(QUICK_BOUNDS)
+        self._do: dict[type[Any], Callable[[Any], None]] = {
+            Save: self._save,
+            Update: self._update,
+            Remove: self._remove,
+            AddLetter: self._add_letter,
+            RemoveLetter: self._remove_letter,
+            ClearLetters: lambda _: self._letters.clear(),
+            ClearCommands: lambda _: self._commands.clear(),
+        }
 
-    def apply(self, changes):
-        f = asyncio.get_running_loop().create_future()
-        for c in changes:
-            self.log.append(c)
-            if isinstance(c, Save):
-                self.commands[c.command.id] = c.command
-                self.seq = max(self.seq, c.command.seq)
-            elif isinstance(c, Update):
-                if c.id in self.commands:
-                    self.commands[c.id] = updated(self.commands[c.id], c)
-            elif isinstance(c, Remove):
-                self.commands.pop(c.id, None)
-            elif isinstance(c, AddLetter):
-                self.letters[c.letter.id] = c.letter
-            elif isinstance(c, RemoveLetter):
-                self.letters.pop(c.id, None)
-        asyncio.get_running_loop().call_soon(lambda: f.done() or f.set_result(None))
-        return f
+    async def open(self) -> None:
+        """Makes it ready; what it had when it was closed is still there."""
+        self._open = True
 
-    async def stream_commands(self, batch=1000):
-        rows = sorted(self.commands.values(), key=lambda c: c.seq)
-        for i in range(0, len(rows), batch):
-            yield rows[i : i + batch]
+    async def close(self) -> None:
+        """Takes no more changes."""
+        self._open = False
 
-    async def save_command(self, c):
-        await self.apply([Save(c)])
+    # --- in -----------------------------------------------------------------------------------------------------
 
-    async def load_commands(self):
-        return list(self.commands.values())
+    def apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+        """Makes changes, in order and at once."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if not self._open:
+            future.set_exception(StorageClosed("", "the storage is not open"))
+            future.exception()
+            return future
+        for change in changes:
+            self._do[type(change)](change)
+        self._commits += 1
+        self._changes += len(changes)
+        future.set_result(None)
+        return future
 
-    async def remove_command(self, i):
-        await self.apply([Remove(i)])
+    def _save(self, change: Save) -> None:
+        self._commands[change.command.id] = change.command
+        self._last_seq = max(self._last_seq, change.command.seq)
 
-    async def save_dead_letter(self, l):
-        await self.apply([AddLetter(l)])
+    def _update(self, change: Update) -> None:
+        command = self._commands.get(change.id)
+        if command is not None:
+            self._commands[change.id] = updated(command, change)
 
-    async def load_dead_letters(self):
-        return list(self.letters.values())
+    def _remove(self, change: Remove) -> None:
+        self._commands.pop(change.id, None)
 
-    async def clear_dead_letters(self):
-        self.letters.clear()
+    def _remove_letter(self, change: RemoveLetter) -> None:
+        self._letters.pop(change.id, None)
 
-    async def clear_all(self):
-        self.commands.clear()
-        self.letters.clear()
+    def _add_letter(self, change: AddLetter) -> None:
+        self._letters.pop(change.letter.id, None)
+        self._letters[change.letter.id] = (next(self._places), change.letter)
+        gone = [key for key, (_, letter) in self._letters.items() if letter.failed_at < (change.before or 0)]
+        if change.limit is not None:
+            kept = [key for key in self._letters if key not in set(gone)]
+            gone += kept[: max(0, len(kept) - change.limit)]
+        for key in gone:
+            del self._letters[key]
+        self._evicted += len(gone)
+        if gone and self.on_evicted is not None:
+            asyncio.get_running_loop().call_soon(self.on_evicted, gone)
+
+    async def save_command(self, command: StoredCommand) -> None:
+        """Stores a command; one of the same id is replaced."""
+        await self.apply([Save(command)])
+
+    async def remove_command(self, id: str) -> None:  # noqa: A002 - the name of the field
+        """Forgets a command."""
+        await self.apply([Remove(id)])
+
+    async def save_dead_letter(self, letter: StoredDeadLetter) -> None:
+        """Stores a dead letter as the newest; one of the same id is replaced."""
+        await self.apply([AddLetter(letter)])
+
+    async def clear_dead_letters(self) -> None:
+        """Forgets all dead letters."""
+        await self.apply([ClearLetters()])
+
+    async def clear_all(self) -> None:
+        """Forgets all commands and dead letters."""
+        await self.apply([ClearCommands(), ClearLetters()])
+
+    # --- out ----------------------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StorageClosed("", "the storage is not open")
+
+    async def load_commands(self) -> list[StoredCommand]:
+        """All stored commands, in order of `seq`."""
+        self._check_open()
+        return sorted(self._commands.values(), key=attrgetter("seq"))
+
+    async def stream_commands(self, batch: int = _LARGE_PAGE) -> AsyncIterator[list[StoredCommand]]:
+        """All commands that are stored now, in order of `seq`, so many at a time."""
+        size = to_count("batch", batch, minimum=1)
+        known = [command.id for command in await self.load_commands()]
+        for start in range(0, len(known), size):
+            found = [self._commands.get(key) for key in known[start : start + size]]
+            if left := [command for command in found if command is not None]:
+                yield left
+
+    async def load_dead_letters(self) -> list[StoredDeadLetter]:
+        """All stored dead letters, oldest first."""
+        self._check_open()
+        return [letter for _, letter in self._letters.values()]
+
+    async def letters(
+        self,
+        *,
+        lane: str | None = None,
+        command_type: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> LetterPage:
+        """A page of dead letters, oldest first; see `DurableStorage.letters`."""
+        self._check_open()
+        size = to_count("limit", limit, minimum=1)
+        meant = LetterFilter(lane=lane, command_type=command_type, since=since, until=until)
+        found = [entry for entry in self._letters.values() if entry[0] > (after or 0) and meant.takes(entry[1])]
+        page = found[:size]
+        return LetterPage(tuple(letter for _, letter in page), page[-1][0] if len(found) > size else None)
+
+    async def find_letter(self, id: str) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
+        """The dead letter of this id."""
+        self._check_open()
+        found = self._letters.get(id)
+        return None if found is None else found[1]
+
+    def health(self) -> StorageHealth:
+        """How it is."""
+        return StorageHealth(
+            ready=self._open,
+            error=None if self._open else StorageClosed("", "the storage is not open"),
+            path="",
+            commands=len(self._commands),
+            letters=len(self._letters),
+            last_seq=self._last_seq,
+            evicted=self._evicted,
+            commits=self._commits,
+            changes=self._changes,
+            commit_seconds=self._commit_seconds,
+        )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from lane_obs.storage.change import Change
-    from lane_obs.storage.record import LetterFilter, LetterPage
+    from lane_obs.storage.record import LetterPage
 
 
 class StorageHealth(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,9 +124,25 @@ class DurableStorage(Storage, Protocol):
         ...
 
     async def letters(
-        self, meant: LetterFilter | None = None, *, limit: int = 100, after: int | None = None
+        self,
+        *,
+        lane: str | None = None,
+        command_type: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        after: int | None = None,
     ) -> LetterPage:
-        """A page of dead letters, oldest first."""
+        """A page of dead letters, oldest first.
+
+        Args:
+            lane: only those of this lane.
+            command_type: only those of this command type.
+            since: only those that failed at this time or later, Unix seconds.
+            until: only those that failed before this time, Unix seconds.
+            limit: how many at most, 1 or more.
+            after: `after` of the page before.
+        """
         ...
 
     async def find_letter(self, id: str) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field

@@ -108,7 +108,7 @@ KEPT: Final = Metric(
     "Stored commands that cannot run here, by why: their lane is not there, or their type is not registered.",
     ("reason",),
 )
-STORAGE_UP: Final = Metric("lane_storage_up", "gauge", "1 while the storage takes changes, else 0.", ())
+STORAGE_FAILED: Final = Metric("lane_storage_failed", "gauge", "1 while the storage cannot commit, else 0.", ())
 STORAGE_COMMANDS: Final = Metric("lane_storage_commands", "gauge", "Commands stored.", ())
 STORAGE_PENDING: Final = Metric(
     "lane_storage_pending_changes", "gauge", "Changes that wait to be committed, or to be tried again.", ()
@@ -185,7 +185,7 @@ SINK_LAG: Final = Metric(
 )
 
 STORED: Final = (
-    RECOVERED, KEPT, STORAGE_UP, STORAGE_COMMANDS, STORAGE_PENDING, STORAGE_FAILURES, STORAGE_DROPPED, STORAGE_COMMIT,
+    RECOVERED, KEPT, STORAGE_FAILED, STORAGE_COMMANDS, STORAGE_PENDING, STORAGE_FAILURES, STORAGE_DROPPED, STORAGE_COMMIT,
     STORAGE_BYTES,
 )  # fmt: skip
 """What there is to see of a queue with a storage only."""

@@ -54,7 +54,7 @@ _FROM_STATS: Final[dict[Metric, Callable[[Any], Any]]] = {
     catalogue.INFO: lambda lane: {str(lane.priority): 1},
 }
 _FROM_STORAGE: Final[dict[Metric, Callable[[Any], Any]]] = {
-    catalogue.STORAGE_UP: lambda storage: int(storage.ready),
+    catalogue.STORAGE_FAILED: lambda storage: int(not storage.ready),
     catalogue.STORAGE_COMMANDS: lambda storage: storage.commands,
     catalogue.STORAGE_PENDING: lambda storage: storage.pending,
     catalogue.STORAGE_FAILURES: lambda storage: storage.failures,

@@ -21,7 +21,7 @@ from lane_obs.runtime.durability import Durability
 from lane_obs.runtime.explain import explain
 from lane_obs.runtime.intake import Intake
 from lane_obs.runtime.letters import requeue
-from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
+from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats, StorageStats
 from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
 
@@ -112,6 +112,11 @@ class CommandQueue(Submitter):
             self._bus.emit(events.QueueStarted)
             self._dispatcher.open()
             self._durability.recover()
+
+    @property
+    def storage(self) -> StorageStats | None:
+        """How the storage is, from any thread; `None` without one."""
+        return self._durability.stats()
 
     @property
     def is_recovered(self) -> bool:

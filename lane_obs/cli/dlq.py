@@ -35,7 +35,6 @@ from lane_obs.storage import LetterFilter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from lane_obs.cli.screen import PipeConsole
     from lane_obs.storage import LetterPage, StoredDeadLetter
@@ -51,11 +50,13 @@ _Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only those tha
 _All = Annotated[bool, typer.Option("--all", help="All of them, or all that the filters leave.")]
 _Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of dead letters.")]
 
-app = typer.Typer(help="Look at the dead letters of a stopped queue; run them again or forget them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Look at the dead letters of a stopped queue; run them again or forget them.", no_args_is_help=True
+)
 
 
 @app.command("list")
-def list_command(  # noqa: PLR0913 - typer makes the options of the arguments
+def list_command(
     *,
     folder: FolderOption,
     lane: _Lane = None,
@@ -118,7 +119,7 @@ def show_command(
 
 
 @app.command("requeue")
-def requeue_command(  # noqa: PLR0913 - typer makes the options of the arguments
+def requeue_command(
     ids: _Ids = None,
     *,
     folder: FolderOption,
@@ -155,7 +156,7 @@ def requeue_command(  # noqa: PLR0913 - typer makes the options of the arguments
 
 
 @app.command("purge")
-def purge_command(  # noqa: PLR0913 - typer makes the options of the arguments
+def purge_command(
     ids: _Ids = None,
     *,
     folder: FolderOption,
@@ -255,7 +256,9 @@ def _error(letter: StoredDeadLetter) -> str:
 def _plain(letter: StoredDeadLetter) -> dict[str, Any]:
     """A letter for JSON, with its payload as the JSON that it is; one that is none as base64."""
     fields = msgspec.structs.asdict(letter)
-    fields["failed_at"], fields["submitted_at"] = (iso(fields[name], exact=True) for name in ("failed_at", "submitted_at"))
+    fields["failed_at"], fields["submitted_at"] = (
+        iso(fields[name], exact=True) for name in ("failed_at", "submitted_at")
+    )
     try:
         msgspec.json.decode(letter.payload)
     except (msgspec.MsgspecError, RecursionError, ValueError):

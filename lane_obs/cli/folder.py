@@ -81,8 +81,9 @@ def run(console: PipeConsole, main: Coroutine[Any, Any, int]) -> None:
     """
     with complaining():
         code = asyncio.run(main)
-        if (failure := console.failure) is not None:
-            raise OSError(failure.errno, failure.strerror, "standard output")
+    if (failure := console.failure) is not None:
+        complain(f"standard output: {failure.strerror}")
+        code = BAD_INPUT
     raise typer.Exit(code)
 
 
@@ -96,11 +97,12 @@ def complaining() -> Iterator[None]:
     try:
         yield
     except (LaneObsError, OSError) as error:
-        complain(_told(error))
+        complain(told(error))
         raise typer.Exit(BAD_INPUT) from error
 
 
-def _told(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error in words, with what helps."""
     if isinstance(error, StorageLocked):
         return f"{error}; end it first, or do this in it, with the queue's dead_letters"
     if isinstance(error, StorageCorrupt):

@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from lane_obs.storage import RemoveLetter, Save, StoredCommand
+from lane_obs.storage import LetterFilter, RemoveLetter, Save, StoredCommand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
-    from lane_obs.storage import Change, LetterFilter, LocalStorage, StoredDeadLetter
+    from lane_obs.storage import Change, LocalStorage, StoredDeadLetter
 
 _PAGE: Final = 1_000
 
 
-class Pick(msgspec.Struct, frozen=True):
+class Name(NamedTuple):
+    """What tells a letter from others: all that is kept in memory of one that is meant."""
+
+    id: str
+    key: str | None
+    seq: int
+
+
+class Pick(NamedTuple):
     """The dead letters that are meant.
 
     Attributes:
-        letters: their ids, oldest first, or in the order in which they were asked for.
+        letters: oldest first, or in the order in which they were asked for.
         missing: ids that no letter has.
     """
 
-    letters: list[str]
+    letters: list[Name]
     missing: list[str]
 
 
@@ -35,14 +43,18 @@ async def pick(storage: LocalStorage, meant: Sequence[str] | LetterFilter) -> Pi
     Raises:
         StorageError: they cannot be read.
     """
-    found, missing = [], []
-    if isinstance(meant, msgspec.Struct):
+    found = Pick([], [])
+    if isinstance(meant, LetterFilter):
         async for page in pages(storage, meant):
-            found += [letter.id for letter in page]
-    else:
-        for id_ in meant:
-            (missing if await storage.find_letter(id_) is None else found).append(id_)
-    return Pick(found, missing)
+            found.letters.extend(Name(letter.id, letter.key, letter.seq) for letter in page)
+        return found
+    for id_ in meant:
+        letter = await storage.find_letter(id_)
+        if letter is None:
+            found.missing.append(id_)
+        else:
+            found.letters.append(Name(id_, letter.key, letter.seq))
+    return found
 
 
 async def pages(storage: LocalStorage, meant: LetterFilter) -> AsyncIterator[Sequence[StoredDeadLetter]]:
@@ -64,8 +76,8 @@ async def purge(storage: LocalStorage, found: Pick) -> None:
     Raises:
         StorageError: it could not be done.
     """
-    for ids in _batches(found.letters):
-        await storage.apply([RemoveLetter(id_) for id_ in ids])
+    for names in _batches(found.letters):
+        await storage.apply([RemoveLetter(name.id) for name in names])
 
 
 class Requeue:
@@ -86,7 +98,7 @@ class Requeue:
         self._ids: set[str] = set()
         self._keys: set[str] = set()
         self._seqs: set[int] = set()
-        self._seq = storage.health().last_seq
+        self._last_seq = storage.health().last_seq
         self.done = 0
         self.refused: list[tuple[str, str]] = []
 
@@ -97,10 +109,10 @@ class Requeue:
             StorageError: it could not be done. Those of earlier thousands are back.
         """
         await self._look_at_commands(found)
-        for ids in _batches(found.letters):
+        for names in _batches(found.letters):
             changes: list[Change] = []
-            for id_ in ids:
-                letter = await self._storage.find_letter(id_)
+            for name in names:
+                letter = await self._storage.find_letter(name.id)
                 assert letter is not None  # the folder is ours
                 changes += self._changes(letter)
             if changes:
@@ -108,15 +120,13 @@ class Requeue:
             self.done += len(changes) // 2
 
     async def _look_at_commands(self, found: Pick) -> None:
-        """Notes ids, keys and places of stored commands that a letter may have, too."""
-        wanted = set(found.letters)
+        """Notes which ids, keys and places of the letters a stored command has, too."""
+        ids, keys, seqs = map(set, zip(*found.letters, strict=True))
+        self._last_seq = max(self._last_seq, *seqs)
         async for batch in self._storage.stream_commands(_PAGE):
-            for command in batch:
-                self._seqs.add(command.seq)
-                if command.id in wanted:
-                    self._ids.add(command.id)
-                if command.key is not None:
-                    self._keys.add(command.key)
+            self._ids |= ids.intersection([command.id for command in batch])
+            self._keys |= keys.intersection([command.key for command in batch if command.key is not None])
+            self._seqs |= seqs.intersection([command.seq for command in batch])
 
     def _changes(self, letter: StoredDeadLetter) -> list[Change]:
         if letter.id in self._ids:
@@ -125,17 +135,15 @@ class Requeue:
         if letter.key in self._keys:
             self.refused.append((letter.id, f"a stored command has its key {letter.key!r}"))
             return []
-        command = self._command(letter)
-        self._seqs.add(command.seq)
         if letter.key is not None:
             self._keys.add(letter.key)
-        return [RemoveLetter(letter.id), Save(command)]
+        return [RemoveLetter(letter.id), Save(self._command(letter))]
 
     def _command(self, letter: StoredDeadLetter) -> StoredCommand:
         limit = letter.options.get("deadline")
         return StoredCommand(
             id=letter.id,
-            seq=letter.seq if letter.seq not in self._seqs else self._next_seq(),
+            seq=self._free_seq(letter.seq),
             lane=letter.lane,
             command_type=letter.command_type,
             payload=letter.payload,
@@ -147,12 +155,15 @@ class Requeue:
             updated_at=self._now,
         )
 
-    def _next_seq(self) -> int:
-        self._seq = max(self._seq, *self._seqs) + 1
-        return self._seq
+    def _free_seq(self, seq: int) -> int:
+        """Its own place, or one behind all others should that be taken."""
+        if seq in self._seqs:
+            self._last_seq = seq = self._last_seq + 1
+        self._seqs.add(seq)
+        return seq
 
 
-def _batches(ids: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(ids)
+def _batches(names: Iterable[Name]) -> Iterator[list[Name]]:
+    rest = iter(names)
     while batch := list(itertools.islice(rest, _PAGE)):
         yield batch

@@ -84,11 +84,10 @@ class Attempts:
         if bus.active:
             marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
             bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
-        if handle._durable:
-            self._owner.journal.started(handle)
+        marked = self._owner.journal.started(handle) if handle._durable else None
         context = handle._context
         assert context is not None
-        attempt = self._attempt(handle)
+        attempt = self._attempt(handle) if marked is None else self._marked_attempt(handle, marked)
         try:
             task = self._spawn(attempt, context.copy(), handle.home.name)
         except Exception as error:  # the user's own task factory
@@ -145,6 +144,16 @@ class Attempts:
                 self._succeeded(handle, value)
             else:
                 self._ended(handle, value, None)
+
+    async def _marked_attempt(self, handle: CommandHandle[Any], marked: asyncio.Future[None]) -> None:
+        """The same, once the storage knows that it runs, or has failed to be told."""
+        try:
+            if not marked.done():
+                await asyncio.wait([marked])
+        except asyncio.CancelledError as error:
+            self._ended(handle, None, error)
+            raise
+        await self._attempt(handle)
 
     def _succeeded(self, handle: CommandHandle[Any], value: Any) -> None:
         owner = self._owner

@@ -206,7 +206,7 @@ class Dispatcher:
         if delay > 0:
             handle.timer = self.timers.set(now + delay, timer.DUE, handle)
         if deadline is not None:
-            handle.deadline_timer = self.timers.set(now + deadline, timer.DEADLINE, handle)
+            handle.deadline_timer = self.timers.set(handle.submitted_at + deadline, timer.DEADLINE, handle)
         if self.loop is not None:
             self.arm()
 
@@ -216,7 +216,7 @@ class Dispatcher:
         """Ends a running command with its value."""
         self.engine.succeed(handle, now)
         if handle._durable:
-            self._write_end(handle, None, None)
+            self._write_end(handle, None, None, ran=True)
         self._let_go(handle, value)
         if self.bus.active:
             self.bus.append((completed, now, handle))
@@ -238,9 +238,9 @@ class Dispatcher:
         if self.idle.waiting:
             self.idle.check()
 
-    def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any) -> None:
+    def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
-        ending = self.journal.ended(handle, error, rerun)
+        ending = self.journal.ended(handle, error, rerun, ran=ran)
         if ending is not None:
             handle._ending = ending
             self.idle.unsettled += 1
@@ -256,7 +256,7 @@ class Dispatcher:
         rerun, ran = (handle._call, handle._args), handle.state is State.RUNNING
         self.engine.finish(handle, state, now)
         if handle._durable:
-            self._write_end(handle, error, rerun)
+            self._write_end(handle, error, rerun, ran=ran)
         self._let_go(handle, (error, error.__traceback__))
         if self.bus.active:
             named = (type(error).__name__, error_text(error), error)

@@ -80,14 +80,15 @@ class Durability:
         storage = self.journal.storage
         await storage.open()
         self.journal.show()
-        self._intake.seq = max(self._intake.seq, storage.health().last_seq)
+        self.journal.old_seq = storage.health().last_seq
+        self._intake.seq = max(self._intake.seq, self.journal.old_seq)
         for letter in await storage.load_dead_letters():
             dead_letters.restore(restored(letter, self._intake.threads))
 
     def forget_letter(self, letter: DeadLetter) -> None:
         """A dead letter has left the queue's memory."""
         home = self._intake.lane_or_none(letter.lane) if self.journal is not None else None
-        if self.journal is not None and home is not None and home.is_durable:
+        if self.journal is not None and (home is None or home.is_durable):
             self.journal.letter_gone(letter.id)
 
     def recover(self) -> None:

@@ -42,6 +42,7 @@ class DurableIntake:
         """What was saved while the storage is being read: it comes after all that was there before."""
         self.new_ids: set[str] = set()
         """Ids of all that is saved while the storage is being read, and must not be brought back."""
+        self._read = asyncio.Event()
 
     async def place(self, draft: Draft) -> CommandHandle[Any]:
         """Waits for room and for the commit, then enqueues.
@@ -52,6 +53,11 @@ class DurableIntake:
         """
         intake = self._intake
         self._journal.check(draft)
+        if self.held is not None and (draft.options.id is not None or draft.options.key is not None):
+            await self._read.wait()  # one that is not back yet may have the same
+            intake.check_open(draft.home.name, draft.work)
+            if (known := intake.find_same(draft)) is not None:
+                return known
         if intake.room.is_taken(draft.home) and not intake.make_room(draft):
             await intake.wait_for_room(draft)
         return await asyncio.shield(self._save(draft))  # who waits may be cancelled; the command is on its way
@@ -134,9 +140,16 @@ class DurableIntake:
         self._journal.requeued(self._journal.stored(draft, draft.seq, command_id))
         return self._intake.enqueue(draft, requeued=True)
 
+    def hold(self) -> None:
+        """From now on the storage is being read."""
+        self.held = []
+        self.new_ids = set(self._ids)
+        self._read.clear()
+
     def release(self) -> None:
         """Enqueues what was held back while the storage was read."""
         held, self.held = self.held or [], None
         self.new_ids.clear()
+        self._read.set()
         for draft, admitted in held:
             admitted.set_result(self._intake.enqueue(draft))

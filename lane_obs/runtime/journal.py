@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs import events
+from lane_obs.config import OnCrash
 from lane_obs.core.state import State
 from lane_obs.errors import error_text
 from lane_obs.runtime.codec import encode
@@ -20,7 +21,7 @@ from lane_obs.storage.change import AddLetter, Remove, RemoveLetter, Save, Updat
 from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lane_obs.storage.port import DurableStorage, StorageHealth
 
 _MAX_TRACEBACK: Final = 8_000
+_CAREFUL: Final = 256
+"""How many commands of an earlier process wait for their start to be committed."""
 
 
 class Journal:
@@ -49,6 +52,11 @@ class Journal:
         self.closing = False
         """Whether the queue closes: what is cancelled now stays in the storage."""
         self._deaths: dict[str, int] = {}
+        self._careful = _CAREFUL
+        self.old_seq = 0
+        """The highest number that an earlier process gave."""
+        self.on_back: Callable[[], None] = lambda: None
+        """Called when the storage works again."""
         self._failed_at: float | None = None
         storage.on_state = self._on_state
         self.originals: dict[str, StoredCommand] = {}
@@ -106,6 +114,11 @@ class Journal:
         """
         encode(draft.work, draft.args)
 
+    def remember(self, command: StoredCommand) -> None:
+        """Notes how often a process died so far while a command ran."""
+        if command.deaths:
+            self._deaths[command.id] = command.deaths
+
     def died(self, command: StoredCommand, deaths: int) -> None:
         """Notes that a process died while a command ran."""
         self._deaths[command.id] = deaths
@@ -119,9 +132,18 @@ class Journal:
         told.add_done_callback(_look_at)
         return told
 
-    def started(self, handle: CommandHandle[Any]) -> None:
-        """An attempt starts: should the process die now, it counts."""
-        self._tell(self._update(handle, "running"))
+    def started(self, handle: CommandHandle[Any]) -> asyncio.Future[None] | None:
+        """An attempt starts: should the process die now, it counts.
+
+        Returns:
+            Done when that is committed, where the attempt has to wait for it: in a lane whose commands must not run
+            again, and for the first that come back, one of which may be what killed the process before it counted.
+        """
+        told = self._tell(self._update(handle, "running"))
+        if handle.seq <= self.old_seq and self._careful:
+            self._careful -= 1
+            return told
+        return told if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None
 
     def backs_off(self, handle: CommandHandle[Any], delay: float, error: BaseException) -> None:
         """An attempt has failed and is tried again."""
@@ -147,15 +169,17 @@ class Journal:
             last_error=error,
         )
 
-    def ended(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any) -> asyncio.Future[None] | None:
-        """A command has ended.
+    def ended(
+        self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool
+    ) -> asyncio.Future[None] | None:
+        """A command has ended; `ran`: while it ran.
 
         Returns:
             Done when that is committed; `None` where nothing is to be written.
         """
         if handle.state is State.CANCELLED and self.closing:
             # It is to run again; and that the queue was closed is no crash.
-            return self._tell(self._update(handle, "ready")) if handle.attempt else None
+            return self._tell(self._update(handle, "ready")) if ran else None
         self._deaths.pop(handle.id, None)
         if error is None or handle.state is State.CANCELLED:
             return self._tell(Remove(handle.id))
@@ -204,6 +228,7 @@ class Journal:
         elif self._failed_at is not None:
             since, self._failed_at = self._failed_at, None
             self._bus.emit(events.StorageBack, self._clock.now() - since)
+            self.on_back()
 
 
 def _look_at(future: asyncio.Future[None]) -> None:

@@ -62,9 +62,20 @@ class Recovery:
 
     def start(self) -> None:
         """Begins to read."""
-        self._durable.held = []
         registry.listeners.add(self._registered)
         self._bus.closers.add(self._end)
+        self._journal.on_back = self._read_again
+        self._read()
+
+    def _read_again(self) -> None:
+        """The storage works again: reads what could not be read before."""
+        if not self.done and self._task is not None and self._task.done() and not self._journal.closing:
+            self._unregistered.clear()
+            self.kept = dict.fromkeys(self.kept, 0)
+            self._read()
+
+    def _read(self) -> None:
+        self._durable.hold()
         loop = asyncio.get_running_loop()
         self._dispatcher.idle.unsettled += 1
         self._task = loop.create_task(self._run(), context=contextvars.Context())
@@ -88,8 +99,11 @@ class Recovery:
             seconds = self._clock.now() - began
             kept = sum(self.kept.values())
             self._bus.emit(events.RecoveryComplete, recovered, dead, kept, seconds)
-        except LaneObsError as error:
-            _logger.error("stored commands could not be read: %s", error)  # noqa: TRY400 - the message says all
+        except Exception as error:
+            if isinstance(error, LaneObsError):
+                _logger.error("stored commands could not be read: %s", error)  # noqa: TRY400 - the message says all
+            else:
+                _logger.exception("stored commands could not be brought back")
             self._bus.emit(events.RecoveryFailed, type(error).__name__, error_text(error))
         finally:
             self._durable.release()
@@ -143,10 +157,11 @@ class Recovery:
     def _options(self, command: StoredCommand) -> Options:
         given = dict(command.options)
         retry = given.pop("retry", None)
+        deadline = given.pop("deadline", None)  # as it was given; when it is over, the command itself says
         wall = self._clock.wall()
         return Options(
-            **given if "timeout" in given else {},
-            deadline=None if command.deadline is None else max(command.deadline - wall, 0.0),
+            **given,
+            deadline=None if command.deadline is None else deadline or command.deadline - command.submitted_at,
             delay=0.0 if command.not_before is None else max(command.not_before - wall, 0.0),
             retry=None if retry is None else retry_from_table(retry),
             id=command.id,
@@ -155,6 +170,7 @@ class Recovery:
 
     def _admit(self, command: StoredCommand, home: Lane, handle: CommandHandle[Any]) -> bool:
         config = home.config
+        self._journal.remember(command)
         if command.state == "running":
             deaths = command.deaths + 1
             self._journal.died(command, deaths)
@@ -163,7 +179,7 @@ class Recovery:
                 self._bury(handle, ProcessDied(text, command.id, command.lane))
                 return False
         now = self._clock.now()
-        if handle._options.deadline == 0.0:
+        if command.deadline is not None and command.deadline <= self._clock.wall():
             self._bury(handle, expiry_error(handle, None), State.EXPIRED)
             return False
         self._dispatcher.admit(handle, now, requeued=True, recovered=True)

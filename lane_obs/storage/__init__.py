@@ -13,9 +13,11 @@ from lane_obs.storage.change import (
 )
 from lane_obs.storage.memory import MemoryStorage
 from lane_obs.storage.port import AnyStorage, DurableStorage, Storage, StorageHealth
-from lane_obs.storage.record import LetterFilter, LetterPage, StoredCommand, StoredDeadLetter
+from lane_obs.storage.record import LetterFilter, LetterPage, StoredCommand, StoredDeadLetter, WaitingCommands
+from lane_obs.storage.rescue import RepairReport, repair
 from lane_obs.storage.seven import SevenMethods, adapt
-from lane_obs.storage.sqlite.local import Durability, LocalStorage, WaitingCommands
+from lane_obs.storage.sqlite.batch import Durability
+from lane_obs.storage.sqlite.local import LocalStorage
 
 __all__ = [
     "AddLetter",
@@ -31,6 +33,7 @@ __all__ = [
     "MemoryStorage",
     "Remove",
     "RemoveLetter",
+    "RepairReport",
     "Save",
     "SevenMethods",
     "Storage",
@@ -40,5 +43,6 @@ __all__ = [
     "Update",
     "WaitingCommands",
     "adapt",
+    "repair",
     "updated",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from lane_obs.config import to_count
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
@@ -20,6 +20,7 @@ from lane_obs.storage.change import (
     Update,
     updated,
 )
+from lane_obs.storage.methods import LARGE_PAGE, ByChanges
 from lane_obs.storage.port import StorageHealth
 from lane_obs.storage.record import LetterFilter, LetterPage
 
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
     from lane_obs.storage.change import Change
     from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
-_LARGE_PAGE: Final = 1_000
 
-
-class MemoryStorage:
+class MemoryStorage(ByChanges):
     """A storage that forgets everything when it is collected, not when it is closed. Needs no thread and no time.
 
     Attributes:
@@ -114,50 +113,21 @@ class MemoryStorage:
         if gone and self.on_evicted is not None:
             asyncio.get_running_loop().call_soon(self.on_evicted, gone)
 
-    async def save_command(self, command: StoredCommand) -> None:
-        """Stores a command; one of the same id is replaced."""
-        await self.apply([Save(command)])
-
-    async def remove_command(self, id: str) -> None:  # noqa: A002 - the name of the field
-        """Forgets a command."""
-        await self.apply([Remove(id)])
-
-    async def save_dead_letter(self, letter: StoredDeadLetter) -> None:
-        """Stores a dead letter as the newest; one of the same id is replaced."""
-        await self.apply([AddLetter(letter)])
-
-    async def clear_dead_letters(self) -> None:
-        """Forgets all dead letters."""
-        await self.apply([ClearLetters()])
-
-    async def clear_all(self) -> None:
-        """Forgets all commands and dead letters."""
-        await self.apply([ClearCommands(), ClearLetters()])
-
     # --- out ----------------------------------------------------------------------------------------------------
 
     def _check_open(self) -> None:
         if not self._open:
             raise StorageClosed("", "the storage is not open")
 
-    async def load_commands(self) -> list[StoredCommand]:
-        """All stored commands, in order of `seq`."""
-        self._check_open()
-        return sorted(self._commands.values(), key=attrgetter("seq"))
-
-    async def stream_commands(self, batch: int = _LARGE_PAGE) -> AsyncIterator[list[StoredCommand]]:
+    async def stream_commands(self, batch: int = LARGE_PAGE) -> AsyncIterator[list[StoredCommand]]:
         """All commands that are stored now, in order of `seq`, so many at a time."""
+        self._check_open()
         size = to_count("batch", batch, minimum=1)
-        known = [command.id for command in await self.load_commands()]
+        known = [command.id for command in sorted(self._commands.values(), key=attrgetter("seq"))]
         for start in range(0, len(known), size):
             found = [self._commands.get(key) for key in known[start : start + size]]
             if left := [command for command in found if command is not None]:
                 yield left
-
-    async def load_dead_letters(self) -> list[StoredDeadLetter]:
-        """All stored dead letters, oldest first."""
-        self._check_open()
-        return [letter for _, letter in self._letters.values()]
 
     async def letters(
         self,
@@ -177,7 +147,7 @@ class MemoryStorage:
         page = found[:size]
         return LetterPage(tuple(letter for _, letter in page), page[-1][0] if len(found) > size else None)
 
-    async def find_letter(self, id: str) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
+    async def find_letter(self, id: str, /) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
         """The dead letter of this id."""
         self._check_open()
         found = self._letters.get(id)

@@ -69,7 +69,7 @@ class Storage(Protocol):
         """All stored commands, in order of `seq`."""
         ...
 
-    async def remove_command(self, id: str) -> None:  # noqa: A002 - the name of the field
+    async def remove_command(self, id: str, /) -> None:  # noqa: A002 - the name of the field
         """Forgets a command; one that is not stored is ignored."""
 
     async def save_dead_letter(self, letter: StoredDeadLetter) -> None:
@@ -145,7 +145,7 @@ class DurableStorage(Storage, Protocol):
         """
         ...
 
-    async def find_letter(self, id: str) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
+    async def find_letter(self, id: str, /) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
         """The dead letter of this id."""
         ...
 

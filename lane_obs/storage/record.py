@@ -113,3 +113,21 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
             and (self.since is None or letter.failed_at >= self.since)
             and (self.until is None or letter.failed_at < self.until)
         )
+
+
+class WaitingCommands(msgspec.Struct, frozen=True):
+    """Stored commands of one lane, type and state.
+
+    Attributes:
+        lane, command_type, state: what they have in common.
+        count: how many there are.
+        oldest: when the oldest was submitted, Unix seconds.
+        next_start: when the first may start, Unix seconds; `None` for at once.
+    """
+
+    lane: str
+    command_type: str
+    state: str
+    count: int
+    oldest: float
+    next_start: float | None

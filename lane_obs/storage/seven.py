@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,8 +14,10 @@ from lane_obs.storage.change import (
     AddLetter,
     ClearCommands,
     ClearLetters,
+    Remove,
     RemoveLetter,
     Save,
+    Update,
 )
 from lane_obs.storage.memory import MemoryStorage
 from lane_obs.storage.port import DurableStorage
@@ -25,13 +27,22 @@ if TYPE_CHECKING:
 
     from lane_obs.storage.change import Change
     from lane_obs.storage.port import AnyStorage, Storage, StorageHealth
+    from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
 SEVEN: Final = (
     "save_command", "load_commands", "remove_command", "save_dead_letter", "load_dead_letters", "clear_dead_letters",
     "clear_all",
 )  # fmt: skip
 """The methods that any storage has."""
+_OF_LETTERS: Final = AddLetter | RemoveLetter | ClearLetters
 _FEW: Final = 16
+
+
+class _Before(NamedTuple):
+    """What a batch is about to change."""
+
+    commands: dict[str, StoredCommand | None]
+    letters: dict[str, tuple[int, StoredDeadLetter]] | None
 
 
 def adapt(storage: AnyStorage) -> DurableStorage:
@@ -158,25 +169,47 @@ class SevenMethods(MemoryStorage):
         self._task = None
 
     async def _store(self, changes: Sequence[Change]) -> StorageError | None:
-        before = (dict(self._commands), dict(self._letters)) if any(type(item) is Save for item in changes) else None
-        letters = set(self._letters)
+        refusable = any(isinstance(change, Save) for change in changes)
+        before = self._before(changes)
         for change in changes:
             self._note(change)
             self._do[type(change)](change)
         self._commits += 1
         self._changes += len(changes)
-        self._surplus += len(letters - set(self._letters))
+        if before.letters is not None:
+            self._surplus += len(before.letters.keys() - self._letters.keys())
         try:
             await self._catch_up()
         except Exception as error:
-            if before is not None:  # it is refused, so it must not run
-                self._commands, self._letters = before
-                self._stale_letters |= set(self._letters) - letters
+            if refusable:  # so it must not run
+                self._restore(before)
             self._failures += 1
-            self._set_error(self._fault(error, kept=before is None))
+            self._set_error(self._fault(error, kept=not refusable))
             return self._error
         self._set_error(None)
         return None
+
+    def _before(self, changes: Sequence[Change]) -> _Before:
+        touched: set[str] = set()
+        for change in changes:
+            if isinstance(change, ClearCommands):
+                touched |= self._commands.keys()
+            elif isinstance(change, Save):
+                touched.add(change.command.id)
+            elif isinstance(change, Update | Remove):
+                touched.add(change.id)
+        letters = dict(self._letters) if any(isinstance(change, _OF_LETTERS) for change in changes) else None
+        return _Before({key: self._commands.get(key) for key in touched}, letters)
+
+    def _restore(self, before: _Before) -> None:
+        for key, command in before.commands.items():
+            self._commands.pop(key, None)
+            if command is not None:
+                self._commands[key] = command
+        if before.letters is not None:
+            self._stale_letters |= before.letters.keys() - self._letters.keys()
+            self._must_clear |= bool(self._letters.keys() - before.letters.keys())
+            self._letters = before.letters
 
     def _note(self, change: Change) -> None:
         """Notes what the storage has to be told of a change."""

@@ -149,10 +149,12 @@ class Life:
 
 
 def slow_step(connection: Any) -> None:
-    """A migration that rewrites each row, so that it can be killed in the middle."""
-    connection.execute("ALTER TABLE commands ADD COLUMN extra INTEGER NOT NULL DEFAULT 0")
-    for (key,) in connection.execute("SELECT id FROM commands").fetchall():
-        connection.execute("UPDATE commands SET extra = extra + 1 WHERE id = ?", (key,))
+    """A migration that takes each row out and puts it back, so that it can be killed in the middle."""
+    connection.execute("CREATE TEMP TABLE rows AS SELECT * FROM commands ORDER BY seq")
+    for (key,) in connection.execute("SELECT id FROM rows").fetchall():
+        connection.execute("DELETE FROM commands WHERE id = ?", (key,))
+    connection.execute("INSERT INTO commands SELECT * FROM rows")
+    connection.execute("DROP TABLE rows")
 
 
 async def migrated(folder: str, up: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from lane_obs.storage.change import Save
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from lane_obs.errors import StorageError
     from lane_obs.storage.sqlite.database import Database
     from lane_obs.storage.sqlite.net import Step
+
+
+class Durability(StrEnum):
+    """What a storage promises once it says that a change is stored."""
+
+    FULL = "full"
+    """It outlives a crash of the machine."""
+    NORMAL = "normal"
+    """It outlives a crash of the process; one of the machine may cost the last changes."""
+    ASYNC = "async"
+    """Nothing yet: it is written soon after."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import msgspec
 
 from lane_obs.errors import StorageCorrupt, StorageForeign, StorageVanished
 from lane_obs.storage.sqlite.fault import translate
-from lane_obs.storage.sqlite.file import APPLICATION_ID, DB_NAME, schema_sql, wal_of
+from lane_obs.storage.sqlite.file import APPLICATION_ID, DB_NAME, REPAIR_NAME, schema_sql, wal_of
 from lane_obs.storage.sqlite.mark import MARK_NAME, read_mark
 from lane_obs.storage.sqlite.migration import migrate
 
@@ -65,10 +65,10 @@ def check_names(folder: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(len(_MAGIC))
     except FileNotFoundError:
-        left = [name for name in (MARK_NAME, wal_of(path).name) if (folder / name).exists()]
+        left = [name for name in (MARK_NAME, wal_of(path).name, REPAIR_NAME) if (folder / name).exists()]
         if not left:
             return False
-        cause = f"the file is gone, but {' and '.join(left)} say that it was there; nothing is made anew"
+        cause = f"the file is gone, but it was there, as {' and '.join(left)} shows; nothing is made anew"
         raise StorageVanished(path, cause) from None
     except OSError as error:
         raise translate(error, path) from error

@@ -9,11 +9,12 @@ import apsw
 
 from lane_obs.errors import StorageCorrupt, StorageVanished
 from lane_obs.storage.record import LetterPage
+from lane_obs.storage.sqlite import statement
 from lane_obs.storage.sqlite.check import check_file, check_names
 from lane_obs.storage.sqlite.fault import translate
 from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, close, connect, make_file, wal_of
 from lane_obs.storage.sqlite.mark import Mark, MarkFile, boot_id
-from lane_obs.storage.sqlite.row import FIXED, LETTER, STATE, DamagedRow, to_command, to_letter
+from lane_obs.storage.sqlite.row import DamagedRow, to_command, to_letter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,35 +22,6 @@ if TYPE_CHECKING:
     from lane_obs.storage.record import LetterFilter, StoredCommand, StoredDeadLetter
     from lane_obs.storage.sqlite.net import Net
 
-_COLUMNS: Final = (*FIXED, *STATE)
-_SAVE: Final = (
-    f"INSERT INTO commands ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
-    f" ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _COLUMNS if name != 'id')}"
-)
-_UPDATE: Final = f"UPDATE commands SET {', '.join(f'{name} = ?' for name in STATE)} WHERE id = ?"
-_REMOVE: Final = "DELETE FROM commands WHERE id = ?"
-_REMOVE_LETTER: Final = "DELETE FROM letters WHERE id = ?"
-_ADD_LETTER: Final = f"INSERT INTO letters ({', '.join(LETTER)}) VALUES ({', '.join('?' * len(LETTER))})"
-_EVICT_OLD: Final = "DELETE FROM letters WHERE failed_at < ? RETURNING id"
-_EVICT: Final = """
-DELETE FROM letters WHERE place IN (
-  SELECT place FROM letters ORDER BY place LIMIT max(0, (SELECT letters FROM ledger) - ?)
-) RETURNING id
-"""
-_COUNT: Final = "UPDATE ledger SET commits = commits + 1 RETURNING commits, commands, letters, last_seq"
-_PAGE: Final = f"SELECT {', '.join(_COLUMNS)} FROM commands WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
-_LETTERS: Final = f"SELECT {', '.join(LETTER)}, place FROM letters WHERE place > ? {{}} ORDER BY place LIMIT ?"
-_LETTER: Final = f"SELECT {', '.join(LETTER)} FROM letters WHERE id = ?"
-_WAITING: Final = """
-SELECT lane, command_type, state, count(*), min(submitted_at), min(not_before) FROM commands
-GROUP BY lane, command_type, state ORDER BY lane, command_type, state
-"""
-_FILTERS: Final = {
-    "lane": "lane = ?",
-    "command_type": "command_type = ?",
-    "since": "failed_at >= ?",
-    "until": "failed_at < ?",
-}
 _SMALL_PAGES: Final = 16 * 1024 * 1024 // PAGE_BYTES
 
 
@@ -123,7 +95,7 @@ class Database:
             run("BEGIN IMMEDIATE")
             self._write_commands(net)
             evicted = self._write_letters(net)
-            counts: list[Any] = run(_COUNT).fetchall()
+            counts: list[Any] = run(statement.COUNT).fetchall()
             run("COMMIT")
         except Exception as error:
             raise self._undo(error) from error
@@ -142,23 +114,23 @@ class Database:
         saves, updates, removes = net.parts()
         # Removes first: a place in the order of submits may pass from one command to another.
         if removes:
-            many(_REMOVE, removes)
+            many(statement.REMOVE, removes)
         if saves:
-            many(_SAVE, saves)
+            many(statement.SAVE, saves)
         if updates:
-            many(_UPDATE, updates)
+            many(statement.UPDATE, updates)
 
     def _write_letters(self, net: Net) -> list[str]:
         run, evicted = self._connection.execute, []
         if net.clears_letters:
             run("DELETE FROM letters")
         if net.letters:
-            self._connection.executemany(_REMOVE_LETTER, [(key,) for key in net.letters])
-            self._connection.executemany(_ADD_LETTER, [row for row in net.letters.values() if row is not None])
+            self._connection.executemany(statement.REMOVE_LETTER, [(key,) for key in net.letters])
+            self._connection.executemany(statement.ADD_LETTER, [row for row in net.letters.values() if row is not None])
         if net.before is not None:
-            evicted += [row[0] for row in run(_EVICT_OLD, (net.before,))]
+            evicted += [row[0] for row in run(statement.EVICT_OLD, (net.before,))]
         if net.limit is not None:
-            evicted += [row[0] for row in run(_EVICT, (net.limit,))]
+            evicted += [row[0] for row in run(statement.EVICT, (net.limit,))]
         return evicted
 
     def _undo(self, error: Exception) -> Exception:
@@ -189,6 +161,18 @@ class Database:
 
     # --- out ----------------------------------------------------------------------------------------------------
 
+    def top_seq(self) -> int:
+        """The highest `seq` of all commands; 0 when there are none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        try:
+            rows: list[Any] = self._connection.execute(statement.TOP).fetchall()
+        except Exception as error:
+            raise self._unreadable(error) from error
+        return int(rows[0][0])
+
     def page(self, after: int, until: int, limit: int) -> list[StoredCommand]:
         """Commands in order of `seq`, from behind `after` up to `until`.
 
@@ -196,7 +180,7 @@ class Database:
             StorageError: they cannot be read, or one is damaged.
         """
         try:
-            return [to_command(row) for row in self._connection.execute(_PAGE, (after, until, limit))]
+            return [to_command(row) for row in self._connection.execute(statement.PAGE, (after, until, limit))]
         except Exception as error:
             raise self._unreadable(error) from error
 
@@ -206,8 +190,8 @@ class Database:
         Raises:
             StorageError: they cannot be read, or one is damaged.
         """
-        given = {name: value for name in _FILTERS if (value := getattr(meant, name)) is not None}
-        query = _LETTERS.format("".join(f" AND {_FILTERS[name]}" for name in given))
+        given = {name: value for name in statement.FILTERS if (value := getattr(meant, name)) is not None}
+        query = statement.LETTERS.format("".join(f" AND {statement.FILTERS[name]}" for name in given))
         try:
             rows: list[Any] = self._connection.execute(query, (after, *given.values(), limit + 1)).fetchall()
             letters = tuple(to_letter(row[:-1]) for row in rows[:limit])
@@ -222,10 +206,14 @@ class Database:
             StorageError: it cannot be read, or is damaged.
         """
         try:
-            rows = self._connection.execute(_LETTER, (key,)).fetchall()
+            rows = self._connection.execute(statement.FIND_LETTER, (key,)).fetchall()
             return to_letter(rows[0]) if rows else None
         except Exception as error:
             raise self._unreadable(error) from error
+
+    def has_command(self, key: str) -> bool:
+        """Whether a command of this id is stored."""
+        return bool(self._connection.execute(statement.COMMAND, (key,)).fetchall())
 
     def waiting(self) -> list[tuple[Any, ...]]:
         """Counts of commands by lane, type and state.
@@ -234,7 +222,7 @@ class Database:
             StorageError: they cannot be read.
         """
         try:
-            return self._connection.execute(_WAITING).fetchall()
+            return self._connection.execute(statement.WAITING).fetchall()
         except Exception as error:
             raise self._unreadable(error) from error
 

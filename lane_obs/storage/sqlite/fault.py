@@ -70,7 +70,11 @@ def _kind(error: Exception, connection: apsw.Connection | None) -> tuple[type[St
 
 
 def _kind_of_io(error: apsw.Error, connection: apsw.Connection | None) -> tuple[type[StorageError], str]:
-    if getattr(error, "extendedresult", 0) in {apsw.SQLITE_IOERR_DATA, apsw.SQLITE_IOERR_CORRUPTFS, apsw.SQLITE_IOERR_SHORT_READ}:
+    if getattr(error, "extendedresult", 0) in {
+        apsw.SQLITE_IOERR_DATA,
+        apsw.SQLITE_IOERR_CORRUPTFS,
+        apsw.SQLITE_IOERR_SHORT_READ,
+    }:
         return StorageCorrupt, error_text(error)
     code = 0 if connection is None else connection.system_errno
     return _BY_ERRNO.get(code, StorageIOError), os.strerror(code) if code else error_text(error)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 DB_NAME: Final = "queue.db"
 WAL_SUFFIX: Final = "-wal"
+REPAIR_NAME: Final = "queue.repair"
+"""Folder in which a repair makes new files; there only while it works, or when it was interrupted."""
 APPLICATION_ID: Final = 0x4C616E65
 """Tells SQLite files of this library from others: "Lane"."""
 SCHEMA_VERSION: Final = 1

@@ -7,20 +7,17 @@ import atexit
 import ctypes
 import os
 import weakref
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
 
 from lane_obs.clock import SystemClock
 from lane_obs.config import to_choice, to_count, to_seconds
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import ConfigError, StorageClosed, StorageRefused, error_text
-from lane_obs.storage.change import AddLetter, ClearCommands, ClearLetters, Remove, Save
+from lane_obs.storage.methods import LARGE_PAGE, ByChanges
 from lane_obs.storage.port import StorageHealth
-from lane_obs.storage.record import LetterFilter
-from lane_obs.storage.sqlite.batch import Batch, Job, Settings, fail
+from lane_obs.storage.record import LetterFilter, WaitingCommands
+from lane_obs.storage.sqlite.batch import Batch, Durability, Job, Settings, fail
 from lane_obs.storage.sqlite.net import steps_of
 
 if TYPE_CHECKING:
@@ -32,42 +29,12 @@ if TYPE_CHECKING:
     from lane_obs.storage.sqlite.database import Database
     from lane_obs.storage.sqlite.writer import Writer
 
-_LARGE_PAGE: Final = 1_000
 _BEFORE_ALL: Final = -(2**63)
 _EXIT_SECONDS: Final = 5.0
 _living: weakref.WeakSet[LocalStorage] = weakref.WeakSet()
 
 
-class Durability(StrEnum):
-    """What a storage promises once it says that a change is stored."""
-
-    FULL = "full"
-    """It outlives a crash of the machine."""
-    NORMAL = "normal"
-    """It outlives a crash of the process; one of the machine may cost the last changes."""
-    ASYNC = "async"
-    """Nothing yet: it is written soon after."""
-
-
-class WaitingCommands(msgspec.Struct, frozen=True):
-    """Stored commands of one lane, type and state.
-
-    Attributes:
-        lane, command_type, state: what they have in common.
-        count: how many there are.
-        oldest: when the oldest was submitted, Unix seconds.
-        next_start: when the first may start, Unix seconds; `None` for at once.
-    """
-
-    lane: str
-    command_type: str
-    state: str
-    count: int
-    oldest: float
-    next_start: float | None
-
-
-class LocalStorage:
+class LocalStorage(ByChanges):
     """Keeps commands and dead letters in one SQLite file, `queue.db`, in a folder of its own.
 
     One thread writes; all changes that arrive during a commit share the next. One process owns the folder. When the
@@ -193,26 +160,6 @@ class LocalStorage:
         fail(future, error)
         return future
 
-    async def save_command(self, command: StoredCommand) -> None:
-        """Stores a command; one of the same id is replaced."""
-        await self.apply([Save(command)])
-
-    async def remove_command(self, id: str) -> None:  # noqa: A002 - the name of the field
-        """Forgets a command."""
-        await self.apply([Remove(id)])
-
-    async def save_dead_letter(self, letter: StoredDeadLetter) -> None:
-        """Stores a dead letter as the newest; one of the same id is replaced."""
-        await self.apply([AddLetter(letter)])
-
-    async def clear_dead_letters(self) -> None:
-        """Forgets all dead letters."""
-        await self.apply([ClearLetters()])
-
-    async def clear_all(self) -> None:
-        """Forgets all commands and dead letters."""
-        await self.apply([ClearCommands(), ClearLetters()])
-
     # --- out ----------------------------------------------------------------------------------------------------
 
     def _ask(self, work: Callable[[Database], Any]) -> asyncio.Future[Any]:
@@ -223,7 +170,7 @@ class LocalStorage:
         writer.ask(Job(work, future))
         return future
 
-    async def stream_commands(self, batch: int = _LARGE_PAGE) -> AsyncIterator[list[StoredCommand]]:
+    async def stream_commands(self, batch: int = LARGE_PAGE) -> AsyncIterator[list[StoredCommand]]:
         """All commands that are stored now, in order of `seq`, so many at a time.
 
         The next ones are read while these are worked on, so no more than twice as many are in memory.
@@ -233,7 +180,7 @@ class LocalStorage:
             StorageError: they cannot be read.
         """
         limit = to_count("batch", batch, minimum=1)
-        until: int = await self._ask(lambda database: database.last_seq)
+        until: int = await self._ask(lambda database: database.top_seq())
 
         def ask(after: int) -> asyncio.Future[list[StoredCommand]]:
             return self._ask(lambda database: database.page(after, until, limit))
@@ -242,10 +189,6 @@ class LocalStorage:
         while found := await page:
             page = ask(found[-1].seq)
             yield found
-
-    async def load_commands(self) -> list[StoredCommand]:
-        """All stored commands, in order of `seq`."""
-        return [command async for batch in self.stream_commands() for command in batch]
 
     async def letters(
         self,
@@ -263,18 +206,7 @@ class LocalStorage:
         page: LetterPage = await self._ask(lambda database: database.letter_page(meant, count, after or 0))
         return page
 
-    async def load_dead_letters(self) -> list[StoredDeadLetter]:
-        """All stored dead letters, oldest first."""
-        found: list[StoredDeadLetter] = []
-        page = await self.letters(limit=_LARGE_PAGE)
-        while page.letters:
-            found += page.letters
-            if page.after is None:
-                break
-            page = await self.letters(limit=_LARGE_PAGE, after=page.after)
-        return found
-
-    async def find_letter(self, id: str) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
+    async def find_letter(self, id: str, /) -> StoredDeadLetter | None:  # noqa: A002 - the name of the field
         """The dead letter of this id."""
         letter: StoredDeadLetter | None = await self._ask(lambda database: database.find_letter(id))
         return letter

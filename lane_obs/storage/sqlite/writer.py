@@ -139,13 +139,13 @@ class Writer:
             items: tuple[Batch | Job, ...] = (*batches, *jobs)
             for item in items:
                 item.error = item.error or StorageError(self.store.folder, str(bug))
-        if batches or jobs:
-            self._tell(_settle, (*batches, *jobs))
+        self._in_hand = 0
         if (self.store.error is None) != (failed is None):
             self._tell(self._on_state)
         if evicted := self.store.take_evicted():
             self._tell(self._on_evicted, evicted)
-        self._in_hand = 0
+        if batches or jobs:
+            self._tell(_settle, (*batches, *jobs))
         return bool(batches or jobs) or not ending
 
     def _work(self, batches: Sequence[Batch], jobs: Sequence[Job]) -> None:

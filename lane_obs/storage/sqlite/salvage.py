@@ -1,0 +1,169 @@
+"""Reads what can be read of a damaged database: rows from all parts of each table that are whole."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+
+from lane_obs.errors import LaneObsError
+from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, make_file, wal_of
+from lane_obs.storage.sqlite.row import FIXED, LETTER, STATE, DamagedRow, to_command, to_letter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from lane_obs.storage.record import StoredCommand, StoredDeadLetter
+
+_BEFORE_ALL: Final = -(2**63)
+_LAST_KEY: Final = 2**63 - 1
+_MOST_LOST: Final = 1_000
+_PAGES_AT: Final = slice(28, 32)
+"""Where the header of an SQLite file has its number of pages."""
+_PRAGMAS: Final = ("locking_mode = EXCLUSIVE", "writable_schema = ON", "query_only = ON", "mmap_size = 0")
+_TABLES: Final = ("commands", "letters", "ledger")
+
+
+class Losses:
+    """What could not be read.
+
+    Attributes:
+        lines: each in words; of many only the first.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._more = 0
+
+    def note(self, line: str) -> None:
+        """Notes one."""
+        if len(self.lines) < _MOST_LOST:
+            self.lines.append(line)
+        else:
+            self._more += 1
+
+    def told(self) -> tuple[str, ...]:
+        """All lines, and how many more there are."""
+        return (*self.lines, f"and {self._more} more") if self._more else tuple(self.lines)
+
+
+class Salvage:
+    """A damaged database, opened to be read as far as that goes. Its file is not changed.
+
+    Args:
+        path: the file.
+        spare: an empty folder for a copy, where one is needed.
+        losses: where to note what cannot be read.
+    """
+
+    def __init__(self, path: Path, spare: Path, losses: Losses) -> None:
+        self._losses = losses
+        try:
+            self._connection = _connect(path)
+        except (apsw.Error, LaneObsError):
+            losses.note("the first page of the file, which says where the tables are; those of a new file were used")
+            self._connection = _connect(_with_new_first_page(path, spare))
+
+    def close(self) -> None:
+        """Closes it."""
+        self._connection.close(force=True)
+
+    def ledger(self) -> tuple[str, int, int, int] | None:
+        """Its uid, commits, number of commands and of letters; `None` when it cannot be read."""
+        with contextlib.suppress(apsw.Error):
+            rows: list[Any] = self._connection.execute("SELECT uid, commits, commands, letters FROM ledger").fetchall()
+            if len(rows) == 1:
+                return tuple(rows[0])
+        return None
+
+    def commands(self) -> Iterator[StoredCommand]:
+        """All commands that can be read and are as they were written."""
+        return self._records("commands", "seq", (*FIXED, *STATE), to_command)
+
+    def letters(self) -> Iterator[StoredDeadLetter]:
+        """All dead letters that can be read and are as they were written."""
+        return self._records("letters", "place", LETTER, to_letter)
+
+    def ids(self, table: str) -> Iterator[str]:
+        """Ids of rows, read from an index: it may know rows that the table has lost."""
+        with contextlib.suppress(apsw.Error):
+            for (key,) in self._connection.execute(f"SELECT id FROM {table} INDEXED BY sqlite_autoindex_{table}_1"):
+                if isinstance(key, str):
+                    yield key
+
+    def _records(self, table: str, key: str, columns: tuple[str, ...], read: Callable[[Any], Any]) -> Iterator[Any]:
+        for row in self._rows(table, key, columns):
+            try:
+                yield read(row[1:])
+            except DamagedRow as error:
+                self._losses.note(str(error))
+            except Exception as error:  # a row of anything at all
+                self._losses.note(f"{table}, {key} {row[0]}: {error}")
+
+    def _rows(self, table: str, key: str, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+        query = f"SELECT {key}, {', '.join(columns)} FROM {table} NOT INDEXED WHERE {key} >= ? ORDER BY {key}"
+        start: int | None = _BEFORE_ALL
+        while start is not None:
+            last = start - 1
+            try:
+                for row in self._connection.execute(query, (start,)):
+                    last = max(last, row[0])
+                    yield row
+            except apsw.Error as error:
+                start = self._next_start(table, key, last + 1)
+                end = "the end" if start is None else f"{key} {start - 1}"
+                self._losses.note(f"{table}, from {key} {last + 1} to {end}: {error}")
+            else:
+                return
+
+    def _next_start(self, table: str, key: str, bad: int) -> int | None:
+        """The lowest key above one that cannot be read from where the table can be read again."""
+        step, start = 1, bad + 1
+        while start < _LAST_KEY and not self._can_start(table, key, start):
+            bad, step = start, step * 2
+            start = min(bad + step, _LAST_KEY)
+        if start >= _LAST_KEY:
+            return None
+        while start - bad > 1:
+            middle = (bad + start) // 2
+            bad, start = (bad, middle) if self._can_start(table, key, middle) else (middle, start)
+        return start
+
+    def _can_start(self, table: str, key: str, start: int) -> bool:
+        query = f"SELECT {key} FROM {table} NOT INDEXED WHERE {key} >= ? ORDER BY {key} LIMIT 1"
+        try:
+            return bool(self._connection.execute(query, (start,)).fetchall())
+        except apsw.Error:
+            return False
+
+
+def _connect(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        for table in _TABLES:
+            connection.execute(f"SELECT * FROM {table} LIMIT 0").fetchall()
+    except BaseException:
+        connection.close(force=True)
+        raise
+    return connection
+
+
+def _with_new_first_page(path: Path, spare: Path) -> Path:
+    """A copy whose first page is that of a new database: the tables of all of them begin at the same pages."""
+    make_file(spare, 0.0)
+    copy = spare / DB_NAME
+    head = bytearray(copy.read_bytes()[:PAGE_BYTES])
+    shutil.copyfile(path, copy)
+    pages = max(1, copy.stat().st_size // PAGE_BYTES)
+    head[_PAGES_AT] = pages.to_bytes(4, "big")
+    with copy.open("r+b") as file:
+        file.write(head)
+    if wal_of(path).exists():
+        shutil.copyfile(wal_of(path), wal_of(copy))
+    return copy

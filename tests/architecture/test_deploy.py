@@ -168,7 +168,11 @@ def test_prometheus_has_the_demos_rules_and_the_consoles() -> None:
     folder = Path(config).parent / pattern
     seen = {mount.source: mount.target for mount in mounts("prometheus") if Path(mount.target).match(str(folder))}
     assert list(seen) == [DASHBOARDS / "demo-alerts.yml"]
-    assert on_host("prometheus", option("prometheus", "web.console.templates")) == DASHBOARDS / "consoles"
+    consoles = on_host("prometheus", option("prometheus", "web.console.templates"))
+    assert consoles == DEPLOY / "prometheus" / "consoles"  # with the levels of the demo's rules
+    pages = {path.name for path in consoles.glob("*.html")}
+    assert pages == {path.name for path in (DASHBOARDS / "consoles").glob("*.html")}
+    assert set() < set(re.findall(r"`/consoles/([^`]+)`", (DEPLOY / "README.md").read_text("utf-8"))) <= pages
     assert "--enable-feature=exemplar-storage" in command("prometheus")
 
 

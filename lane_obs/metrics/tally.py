@@ -276,6 +276,7 @@ class Tally:
         lanes = self.lanes if len(lane_alerts) * len(self.lanes) <= _MOST_ALERTS else ()
         for key in [(alert, "") for alert in queue_alerts] + [(alert, lane) for alert in lane_alerts for lane in lanes]:
             self.alerts.setdefault(key, set())
+        self.notified |= {(name, outcome): 0 for name in fact[4] for outcome in NOTIFIED} | self.notified
 
     def _alert(self, fact: Fact) -> None:
         fields: list[Any] = [*fact[2:8], *_ALERT_DEFAULTS[len(fact) - 5 :]]
@@ -285,9 +286,7 @@ class Tally:
 
     def _notify(self, fact: Fact) -> None:
         outcome = _NOTIFIED_BY[fact[0]] if fact[0] in _NOTIFIED_BY else "failed" if fact[7] else "retried"
-        for other in NOTIFIED:
-            self.notified.setdefault((fact[2], other), 0)
-        self.notified[fact[2], outcome] += fact[3]
+        self.notified[fact[2], outcome] = self.notified.get((fact[2], outcome), 0) + fact[3]
 
 
 def _observe(histogram: Histogram, seconds: float, trace: TraceIds | None, wall: float) -> None:

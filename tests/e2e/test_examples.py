@@ -62,7 +62,7 @@ All commands completed, safe to exit
 """,
     "queue_monitoring.py": """\
 Pending: 3, Active: 2
-queue.alert.firing: {'rule': 'pending', 'value': 3, 'threshold': 2}
+queue.alert.firing: pending 3 > 2 (warning)
 """,
     "retry_policies.py": """\
 attempt 4 went through

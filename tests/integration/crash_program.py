@@ -56,7 +56,8 @@ class Ledger:
         self._life = life
 
     def note(self, what: str, **fields: Any) -> None:
-        os.write(self._file, json.dumps({"what": what, "life": self._life, **fields}).encode() + b"\n")
+        line = json.dumps({"what": what, "life": self._life, **fields})
+        os.write(self._file, f"\n{line}\n".encode())  # begins anew, should the life before have ended within a line
 
 
 ledger = Ledger()

@@ -82,7 +82,7 @@ FIELDS: dict[str, set[str]] = {
     "queue.alert.notified": NOTIFICATION | {"attempt"},
     "queue.alert.notification_failed": NOTIFICATION | ERROR | {"attempt", "final"},
     "queue.alert.notification_dropped": NOTIFICATION | {"reason"},
-    "queue.monitor.started": {"lane_alerts", "queue_alerts"},
+    "queue.monitor.started": {"lane_alerts", "queue_alerts", "notifiers"},
     "queue.command.recovered": COMMAND | {"stored_state"},
     "queue.command.kept": LETTER | {"reason"},
     "queue.recovery.complete": {"recovered", "dead_lettered", "kept", "seconds"},

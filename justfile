@@ -103,7 +103,7 @@ bench *ARGS:
 
 # Remove what tools leave behind
 clean:
-    rm -rf build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+    rm -rf artifacts build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
     find . -name __pycache__ -not -path "./.venv/*" -type d -prune -exec rm -rf {} +
 
 # Install the newest versions of everything that development needs

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dashboards import alerts, grafana
+from dashboards import alerts, consoles, grafana
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 OUTPUTS: dict[str, Callable[[], str]] = {
     # Each module says which files it makes: name in this folder, and what makes its text.
     **alerts.OUTPUTS,
+    **consoles.OUTPUTS,
     **grafana.OUTPUTS,
 }
 

@@ -42,7 +42,7 @@ class Watched:
         """What its lines mean, as Markdown; nothing where it has none."""
         if not self.specs:
             return ""
-        lines = ", ".join(_line(spec) for spec in self.specs)
+        lines = ", ".join(line(spec) for spec in self.specs)
         least = least_rate(self.shown)
         quiet = f" Below {least:g}/s it says nothing." if least else ""
         windows = " and ".join(filter(None, map(window, self.shown.signals)))
@@ -86,7 +86,8 @@ def window(signal: Signal) -> str:
     return duration(longest) if longest else ""
 
 
-def _line(spec: AlertSpec) -> str:
+def line(spec: AlertSpec) -> str:
+    """Its level in words, with how long and for which lanes."""
     lanes = f" ({', '.join(spec.lanes)})" if spec.lanes else " (other lanes)" if spec.except_lanes else ""
     held = f" for {duration(spec.for_seconds)}" if spec.for_seconds else ""
     return f"{spec.severity} above {spec.show(spec.level)}{held}{lanes}"

@@ -118,7 +118,7 @@ def least_rate(spec: AlertSpec) -> float:
 def only_lanes(spec: AlertSpec) -> str:
     """A matcher for the lanes that an alert is about; empty for all."""
     names = spec.lanes or spec.except_lanes
-    pattern = "|".join(re.escape(name).replace("\\", "\\\\") for name in names)
+    pattern = "|".join(re.escape(name).replace("\\", "\\\\").replace('"', '\\"') for name in names)
     return f'lane{"=~" if spec.lanes else "!~"}"{pattern}"' if names else ""
 
 

@@ -50,6 +50,7 @@ class Prometheus(Service):
         metrics_path: where the targets serve.
         rule_files: files of rules to evaluate, at the same interval.
         alertmanagers: addresses `host:port` of Alertmanagers to tell of alerts.
+        consoles: a folder of console templates to serve at `/consoles/`.
     """
 
     def __init__(
@@ -61,10 +62,12 @@ class Prometheus(Service):
         metrics_path: str = "/metrics",
         rule_files: Sequence[Path] = (),
         alertmanagers: Sequence[str] = (),
+        consoles: Path | None = None,
     ) -> None:
         super().__init__()
         self._binary = require("prometheus")
         self._directory = directory
+        self._consoles = consoles
         self._interval_seconds = interval_seconds
         interval = f"{round(interval_seconds * 1_000)}ms"
         self._config: dict[str, Any] = {
@@ -97,6 +100,7 @@ class Prometheus(Service):
             f"--web.listen-address=127.0.0.1:{self._port}",
             "--enable-feature=exemplar-storage",
             "--log.level=warn",
+            *([f"--web.console.templates={self._consoles}"] if self._consoles else []),
         ]
 
     def is_ready(self) -> bool:

@@ -15,6 +15,7 @@ _PACKAGES: Final = {
     "promtool": "the Debian package prometheus",
     "prometheus-alertmanager": "the Debian package prometheus-alertmanager",
     "amtool": "the Debian package prometheus-alertmanager",
+    "chromium": "the Debian package chromium",
 }
 
 

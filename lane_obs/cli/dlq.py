@@ -220,7 +220,7 @@ def _goes_on(found: Pick, meant: list[str] | LetterFilter, question: str, *, yes
         if isinstance(meant, LetterFilter):
             complain("there are no such dead letters")
         return False
-    return is_sure(shown(question), yes=yes or not isinstance(meant, LetterFilter))
+    return is_sure(question, yes=yes or not isinstance(meant, LetterFilter))
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import sys
@@ -39,6 +40,17 @@ _UNITS: Final = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _PART: Final = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
 _RELATIVE: Final = re.compile(rf"(?:{_PART.pattern})+")
 _NOT_ASCII: Final = re.compile(r"[^\n\x20-\x7e]")
+
+
+_logger = logging.getLogger("lane_obs.storage")
+
+
+class _Warnings(logging.Handler):
+    """Prints what the storage warns of. Its errors are raised, too, and printed then."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            complain(record.getMessage())
 
 
 # --- the folder -------------------------------------------------------------------------------------------------
@@ -79,6 +91,8 @@ def run(console: PipeConsole, main: Coroutine[Any, Any, int]) -> None:
     Raises:
         Exit: always.
     """
+    _logger.addHandler(_Warnings())
+    _logger.propagate = False
     with complaining():
         code = asyncio.run(main)
     if (failure := console.failure) is not None:
@@ -119,14 +133,17 @@ def is_sure(question: str, *, yes: bool) -> bool:
     """Whether the user wants it. Who cannot answer does not."""
     if yes:
         return True
+    typer.echo(f"{shown(question)} [y/N] ", nl=False, err=True)
     try:
-        sure = typer.confirm(question, err=True)
-    except typer.Abort:  # the end of the input, or Ctrl-C
+        answer = "" if sys.stdin is None else sys.stdin.readline()
+    except ValueError:  # it is closed, or no text
+        answer = ""
+    if answer.strip().lower() in {"y", "yes"}:
+        return True
+    if not answer.endswith("\n"):
         typer.echo(err=True)
-        sure = False
-    if not sure:
-        complain("nothing was changed; --yes does not ask")
-    return sure
+    complain("nothing was changed; --yes does not ask")
+    return False
 
 
 # --- text -------------------------------------------------------------------------------------------------------

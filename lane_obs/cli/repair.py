@@ -25,7 +25,7 @@ def repair_command(folder: Folder, *, yes: Yes = False, json: Json = False) -> N
     question = f"Look for damage in {folder}, and if there is any, set the file aside and make a new one?"
 
     async def main() -> int:
-        if not is_sure(shown(question), yes=yes):
+        if not is_sure(question, yes=yes):
             return NOTHING
         report = repair(folder)
         if json:

@@ -72,7 +72,7 @@ class Attempts:
         finally:
             self._eager = before
 
-    def start(self, handle: CommandHandle[Any], now: float) -> None:  # noqa: C901 - the hot path, in one piece
+    def start(self, handle: CommandHandle[Any], now: float) -> None:
         """Starts an attempt of a command that the engine has just started."""
         options = handle._options
         timeout = handle.home.config.timeout if options.timeout is _UNSET else options.timeout

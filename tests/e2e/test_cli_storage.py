@@ -160,7 +160,7 @@ ALL = ["mail-0", "mail-1", "mail-2", "sum", "evil"]
 def test_list_shows_a_row_a_letter_oldest_first(letters: Path) -> None:
     done = cli("dlq", "list", "--dir", letters)
     assert (done.returncode, done.stderr) == (0, "")
-    table = [re.split(r" {2,}", line.strip()) for line in done.stdout.splitlines() if line.startswith("  ")]
+    table = [re.split(r" {2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
     assert table[0] == ["id", "lane", "type", "reason", "attempts", "failed at", "error"]
     first = dict(zip(table[0], table[1], strict=True))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("failed at"))
@@ -195,7 +195,8 @@ def test_where_nothing_is_left_the_exit_code_says_so(letters: Path, filters: lis
 def test_a_time_that_list_prints_finds_its_letter_again(letters: Path) -> None:
     for letter in found("dlq", "list", "--dir", letters)["letters"]:
         assert letter["id"] in ids(letters, "--since", letter["failed_at"])
-        assert letter["id"] not in ids(letters, "--until", letter["failed_at"])
+        before = cli("dlq", "list", "--dir", letters, "--until", letter["failed_at"], "--json")
+        assert letter["id"] not in [other["id"] for other in json.loads(before.stdout)["letters"]]
 
 
 def test_pages_join_to_the_whole(letters: Path) -> None:
@@ -266,7 +267,7 @@ def test_a_requeued_letter_runs_at_the_next_start_with_its_attempts_at_zero(lett
     assert (waiting["lane"], waiting["command_type"], waiting["state"], waiting["count"]) == (
         "sums", "work.divide", "ready", 1,
     )  # fmt: skip
-    out = play(letters, 'handle = manager.get("sum")\nprint(handle.attempt, handle.lane)\n' + RERUN)
+    out = play(letters, RERUN)
     assert "('sum', 'division by zero', 1)" in out
     assert ids(letters)[-1] == "sum"
     letter = found("dlq", "show", "sum", "--dir", letters)

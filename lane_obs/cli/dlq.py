@@ -48,7 +48,7 @@ _Since = Annotated[
 ]
 _Until = Annotated[str | None, typer.Option(metavar="TIME", help="Only those that failed before then.")]
 _All = Annotated[bool, typer.Option("--all", help="All of them, or all that the filters leave.")]
-_Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of dead letters.")]
+_Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of dead letters.")]
 
 app = typer.Typer(
     help="Look at the dead letters of a stopped queue; run them again or forget them.", no_args_is_help=True

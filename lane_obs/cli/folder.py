@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import re
+import signal
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -118,7 +119,7 @@ def complaining() -> Iterator[None]:
 def told(error: Exception) -> str:
     """An error in words, with what helps."""
     if isinstance(error, StorageLocked):
-        return f"{error}; end it first, or do this in it, with the queue's dead_letters"
+        return f"{error}; end it first"
     if isinstance(error, StorageCorrupt):
         return f"{error}; `lane-obs repair` saves what it can"
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
@@ -133,17 +134,24 @@ def is_sure(question: str, *, yes: bool) -> bool:
     """Whether the user wants it. Who cannot answer does not."""
     if yes:
         return True
-    typer.echo(f"{shown(question)} [y/N] ", nl=False, err=True)
-    try:
-        answer = "" if sys.stdin is None else sys.stdin.readline()
-    except ValueError:  # it is closed, or no text
-        answer = ""
+    answer = _answer(f"{shown(question)} [y/N] ")
     if answer.strip().lower() in {"y", "yes"}:
         return True
     if not answer.endswith("\n"):
         typer.echo(err=True)
     complain("nothing was changed; --yes does not ask")
     return False
+
+
+def _answer(question: str) -> str:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's would wait for the answer
+    try:
+        typer.echo(question, nl=False, err=True)
+        return "" if sys.stdin is None else sys.stdin.readline()
+    except (ValueError, KeyboardInterrupt):  # it is closed, or no text
+        return ""
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # --- text -------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ class Requeue:
     async def _look_at_commands(self, found: Pick) -> None:
         """Notes which ids, keys and places of the letters a stored command has, too."""
         ids, keys, seqs = map(set, zip(*found.letters, strict=True))
-        self._last_seq = max(self._last_seq, *seqs)
+        self._last_seq = max(self._last_seq, max(seqs))
         async for batch in self._storage.stream_commands(_PAGE):
             self._ids |= ids.intersection([command.id for command in batch])
             self._keys |= keys.intersection([command.key for command in batch if command.key is not None])

@@ -20,3 +20,5 @@ class Draft(msgspec.Struct):
     args: tuple[Any, ...]
     options: Options = NO_OPTIONS
     seq: int = 0
+    encoded: tuple[str, bytes] | None = None
+    """Its registered name and its arguments as they are stored, once they are known."""

@@ -133,6 +133,17 @@ class DurableIntake:
         while self._admitting:
             await asyncio.wait(list(self._admitting))
 
+    def check_ready(self, draft: Draft) -> None:
+        """Refuses a requeue while nothing can be stored.
+
+        Raises:
+            StorageError: that is so.
+        """
+        error = self._journal.storage.health().error
+        if error is not None:
+            self._intake.reject(draft.home.name, draft.work, "storage")
+            raise error
+
     def requeue(self, draft: Draft) -> CommandHandle[Any]:
         """Puts a dead letter's command back: its letter goes and it is stored again, in one change."""
         command_id = draft.options.id

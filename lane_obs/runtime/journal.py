@@ -74,7 +74,7 @@ class Journal:
         Raises:
             InvalidCommand: it cannot be rebuilt from what can be written of it.
         """
-        name, payload = encode(draft.work, draft.args)
+        name, payload = draft.encoded or encode(draft.work, draft.args)
         options, wall = draft.options, self._clock.wall()
         return StoredCommand(
             id=command_id,
@@ -112,7 +112,8 @@ class Journal:
         Raises:
             InvalidCommand: it cannot.
         """
-        encode(draft.work, draft.args)
+        if draft.encoded is None:
+            draft.encoded = encode(draft.work, draft.args)
 
     def remember(self, command: StoredCommand) -> None:
         """Notes how often a process died so far while a command ran."""

@@ -64,6 +64,7 @@ def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> Comma
 
     Raises:
         DuplicateId: a live command has its id or key.
+        StorageError: it could not be stored.
         LaneObsError: the queue shuts down, or the lane is full or gone.
     """
     rerun = letter.rerun
@@ -77,6 +78,8 @@ def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> Comma
     draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
     if intake.room.is_taken(home):
         raise intake.full(draft)
+    if home.is_durable:
+        intake.durable.check_ready(draft)
     dispatcher.bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
     if not home.is_durable:
         return intake.enqueue(draft, requeued=True)

@@ -190,11 +190,13 @@ class QueueManager(CommandQueue):
         _open_managers.discard(self)
         try:
             self._intake.threads.close()
-        finally:  # the last events go out whatever the threads do
-            await self._durability.close()
-            self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
-            await self._bus.close()
-        self._closed = True
+        finally:  # the last events go out whatever the threads and the storage do
+            try:
+                await self._durability.close()
+            finally:
+                self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
+                await self._bus.close()
+                self._closed = True
 
     async def _end_running(self) -> int:
         """Cancels what runs, again a few times, and gives up what is left; returns how many that was."""

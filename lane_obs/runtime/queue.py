@@ -131,7 +131,11 @@ class CommandQueue(Submitter):
 
     def _to_dead_letters(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> None:
         call, args = rerun
-        again = None if runs_once(handle._work) else Rerun(handle.seq, handle._work, call, args, handle._options)
+        again = (
+            None
+            if call is None or runs_once(handle._work)
+            else Rerun(handle.seq, handle._work, call, args, handle._options)
+        )
         kind, text = type(error).__name__, error_text(error)
         failed_at = datetime.fromtimestamp(self._clock.wall(), UTC)
         name, reason = handle.command_type, handle.state

@@ -18,7 +18,7 @@ import pytest
 
 from lane_obs.cli.folder import iso, to_time
 from lane_obs.errors import ConfigError
-from lane_obs.storage import LocalStorage, StoredCommand
+from lane_obs.storage import LocalStorage, StoredCommand, StoredDeadLetter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +160,7 @@ ALL = ["mail-0", "mail-1", "mail-2", "sum", "evil"]
 def test_list_shows_a_row_a_letter_oldest_first(letters: Path) -> None:
     done = cli("dlq", "list", "--dir", letters)
     assert (done.returncode, done.stderr) == (0, "")
-    table = [re.split(r" {2,}", line.strip()) for line in done.stdout.splitlines() if line.strip()]
+    table = [re.split(r" {2,}", line.strip()) for line in done.stdout.splitlines() if line[2:].strip(" ─")]
     assert table[0] == ["id", "lane", "type", "reason", "attempts", "failed at", "error"]
     first = dict(zip(table[0], table[1], strict=True))
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.pop("failed at"))
@@ -303,6 +303,7 @@ manager.pause("mail")
 manager.pause("sums")
 await manager.submit("mail", divide, 1, id="mail-1")
 await manager.submit("sums", divide, 2, id="other", key="once")
+os._exit(0)
 """
     play(letters, stored)
     done = cli("dlq", "requeue", "--all", "--yes", "--dir", letters)
@@ -314,6 +315,30 @@ await manager.submit("sums", divide, 2, id="other", key="once")
     assert ids(letters) == ["mail-1", "sum"]
     groups = found("inspect", letters)["waiting"]
     assert sum(group["count"] for group in groups) == 5
+
+
+async def test_a_place_that_is_taken_is_not_taken_twice(folder: Path) -> None:
+    storage = LocalStorage(folder)
+    await storage.open()
+    common = {"lane": "mail", "command_type": "work.divide", "payload": b"[0]"}
+    for id_, seq, options in (("first", 1, {}), ("second", 2, {"deadline": 50.0}), ("third", 2, {})):
+        letter = StoredDeadLetter(
+            id=id_, seq=seq, options=options, reason="failed", error_type="X", error="x", attempts=3, **common
+        )
+        await storage.save_dead_letter(letter)
+    await storage.save_command(StoredCommand(id="stored", seq=1, **common))
+    await storage.close()
+    done = await asyncio.to_thread(cli, "dlq", "requeue", "second", "third", "first", "--dir", folder)
+    assert (done.returncode, done.stdout) == (0, "requeued 3 dead letters\n"), done.stderr
+    await storage.open()
+    commands = await storage.load_commands()
+    await storage.close()
+    assert [(command.id, command.seq) for command in commands] == [
+        ("stored", 1), ("second", 2), ("third", 3), ("first", 4),
+    ]  # fmt: skip
+    second = commands[1]
+    assert (second.attempt, second.state, second.not_before, second.options) == (0, "ready", None, {"deadline": 50.0})
+    assert second.deadline == second.submitted_at + 50.0 > 50.0
 
 
 def test_more_letters_than_one_change_holds(folder: Path) -> None:
@@ -359,6 +384,24 @@ def test_purge_of_all_asks_first(letters: Path) -> None:
     assert len(ids(letters)) == 5
     done = cli("dlq", "purge", "--all", "--lane", "none", "--dir", letters)
     assert (done.returncode, done.stderr) == (1, "lane-obs: there are no such dead letters\n")
+
+
+def test_an_interrupt_is_a_no(letters: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "lane_obs", "dlq", "purge", "--all", "--dir", str(letters)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        asked = b""
+        while not asked.endswith(b"[y/N] "):
+            asked += process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 1
+        assert b"nothing was changed" in process.stderr.read()
+    assert len(ids(letters)) == 5
 
 
 # --- bad input --------------------------------------------------------------------------------------------------
@@ -471,6 +514,15 @@ def damage(folder: Path) -> None:
         file.truncate(path.stat().st_size - 4_096)
 
 
+def wipe(folder: Path) -> None:
+    """Overwrites a page that has dead letters."""
+    path = folder / "queue.db"
+    at = path.read_bytes().index(b"lost 1") // 4_096 * 4_096
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4_096)
+
+
 # --- inspect ----------------------------------------------------------------------------------------------------
 
 KILLED = """
@@ -512,9 +564,9 @@ def test_inspect_tells_what_a_killed_process_left(folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == f"{folder}: 6 commands, 0 dead letters"
     assert lines[2:4] == ["health: all can be read", "running when the process died: 1"]
-    assert re.search(r"mail +work\.hang +running at crash +1 +\d+s ago +now", done.stdout)
-    assert re.search(r"sums +work\.divide +delayed +1 +\d+s ago +in 1h59m", done.stdout)
-    assert re.search(r"sums +work\.fail +backoff +1 +\d+s ago +in 14m\d+s", done.stdout)
+    assert re.search(r"mail +work\.hang +running at crash +1 +[\dms]+ ago +now", done.stdout)
+    assert re.search(r"sums +work\.divide +delayed +1 +[\dms]+ ago +in 1h59m", done.stdout)
+    assert re.search(r"sums +work\.fail +backoff +1 +[\dms]+ ago +in 14m[\ds]*", done.stdout)
 
 
 async def test_inspect_counts_what_will_not_run_as_it_was_meant(folder: Path) -> None:
@@ -537,7 +589,7 @@ def test_inspect_counts_dead_letters(letters: Path) -> None:
     assert groups == {("mail", "work.fail"): 4, ("sums", "work.divide"): 1}
     times = {letter["id"]: letter["failed_at"] for letter in found("dlq", "list", "--dir", letters)["letters"]}
     assert min(times.values()) == min(group["oldest"] for group in whole["dead_letters"])
-    assert re.search(r"mail +work\.fail +4 +\d+s ago +\d+s ago", cli("inspect", letters).stdout)
+    assert re.search(r"mail +work\.fail +4 +[\dms]+ ago +[\dms]+ ago", cli("inspect", letters).stdout)
 
 
 def test_inspect_reads_every_row(letters: Path) -> None:
@@ -579,17 +631,26 @@ def test_repair_asks_first(letters: Path) -> None:
         assert content(letters) == before
 
 
+def test_repair_saves_all_where_only_an_index_is_damaged(letters: Path) -> None:
+    damage(letters)
+    done = cli("repair", letters, "--yes")
+    assert done.returncode == 0, done.stdout
+    assert "saved: 5 dead letters, of 5" in done.stdout.splitlines()
+    assert done.stdout.splitlines()[-1] == "nothing is lost"
+    assert sorted(ids(letters)) == sorted(ALL)
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_repair_sets_the_damaged_file_aside_and_tells_what_is_lost(letters: Path, as_json: bool) -> None:
-    damage(letters)
+    wipe(letters)
     damaged = (letters / "queue.db").read_bytes()
     done = cli("repair", letters, *["--json"] * as_json, answer="y\n")
     assert done.returncode == 1
-    (aside,) = letters.glob("queue.db.corrupt-*")
+    (aside,) = (path for path in letters.glob("queue.db.corrupt-*") if not path.name.endswith("-wal"))
     assert aside.read_bytes() == damaged
     if as_json:
         report = json.loads(done.stdout)
-        assert (report["complete"], report["set_aside"]) == (False, [str(aside)])
+        assert (report["complete"], report["set_aside"][0]) == (False, str(aside))
         saved = report["letters"]
     else:
         assert f"set aside: {aside}" in done.stdout

@@ -121,7 +121,7 @@ class Seen:
             elif what == "start":
                 seen.starts[key].append(place)
                 seen.lane[key] = line["lane"]
-                seen.attempts[key].append(line["attempt"])
+                seen.attempts[key].append((line["life"], line["attempt"]))
             elif what == "finish":
                 seen.finished.setdefault(key, place)
             elif what == "result":

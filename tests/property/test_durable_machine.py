@@ -82,7 +82,7 @@ class World:
         assert not found.running
         assert attempt == found.attempt + 1
         assert now >= found.not_before - 1e-6
-        assert found.deadline is None or now < found.deadline
+        assert found.deadline is None or now < found.deadline + 1e-6
         if found.lane == "line":
             ahead = [
                 other.id for other in self.live.values()
@@ -113,7 +113,7 @@ class World:
     def expire(self) -> None:
         """Ends what has passed its deadline."""
         for found in list(self.live.values()):
-            if found.deadline is not None and found.deadline <= self.clock.wall():
+            if found.deadline is not None and found.deadline <= self.clock.wall() + 1e-6:
                 self.bury(found, "CommandExpired")
 
     def crash(self) -> None:
@@ -287,7 +287,7 @@ class Machine:
         for name, stats in self.manager.stats().lanes.items():
             mine = [found for found in self.world.live.values() if found.lane == name]
             running = sum(found.running for found in mine)
-            assert (stats.active, stats.pending) == (running, len(mine) - running)
+            assert (stats.running, stats.pending) == (running, len(mine) - running)
             ready = [found.id for found in mine if not found.running and found.not_before < now - 1e-6]
             free = LANES[name].max_concurrency - running
             assert name in self.paused or not ready or not free, f"{ready} wait for nothing"

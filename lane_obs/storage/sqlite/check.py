@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import apsw
 import msgspec
 
-from lane_obs.errors import StorageCorrupt, StorageForeign, StorageVanished
+from lane_obs.errors import StorageCorrupt, StorageForeign, StorageVanished, error_text
 from lane_obs.storage.sqlite.fault import translate
 from lane_obs.storage.sqlite.file import APPLICATION_ID, DB_NAME, REPAIR_NAME, schema_sql, wal_of
 from lane_obs.storage.sqlite.mark import MARK_NAME, read_mark
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lane_obs.storage.sqlite.mark import Mark
 
 _MAGIC: Final = b"SQLite format 3\x00"
+_HEAD_BYTES: Final = 100
+_APPLICATION_ID_AT: Final = slice(68, 72)
 _MOST_FAULTS: Final = 5
 _LEDGER: Final = "SELECT uid, commits, commands, letters, total, last_seq FROM ledger"
 _COUNTS: Final = """
@@ -63,7 +65,7 @@ def check_names(folder: Path) -> bool:
     path, mark = folder / DB_NAME, read_mark(folder)
     try:
         with path.open("rb") as file:
-            head = file.read(len(_MAGIC))
+            head = file.read(_HEAD_BYTES)
     except FileNotFoundError:
         left = [name for name in (MARK_NAME, wal_of(path).name, REPAIR_NAME) if (folder / name).exists()]
         if not left:
@@ -72,8 +74,10 @@ def check_names(folder: Path) -> bool:
         raise StorageVanished(path, cause) from None
     except OSError as error:
         raise translate(error, path) from error
-    if head != _MAGIC:
+    if not head.startswith(_MAGIC):
         raise _not_ours(path, mark, "it is empty" if not head else "it is no SQLite database")
+    if int.from_bytes(head[_APPLICATION_ID_AT], "big") != APPLICATION_ID:
+        raise _not_ours(path, mark, "another program made it (application_id)")
     return True
 
 
@@ -91,14 +95,14 @@ def check_file(connection: apsw.Connection, folder: Path) -> Ledger:
     """
     path, mark = folder / DB_NAME, read_mark(folder)
     try:
-        if connection.pragma("application_id") != APPLICATION_ID:
-            raise _not_ours(path, mark, "another program made it (application_id)")
         _check_pages(connection, path)
         migrate(connection, path)
         _check_schema(connection, path)
         ledger = _check_rows(connection, path)
     except apsw.Error as error:
         raise translate(error, path, connection) from error
+    except (ValueError, TypeError) as error:  # text that is none, or something else in place of a number
+        raise StorageCorrupt(path, error_text(error)) from error
     _check_mark(ledger, mark, path)
     return ledger
 

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import apsw
 
-from lane_obs.errors import StorageCorrupt, StorageVanished
-from lane_obs.storage.record import LetterPage
+from lane_obs.errors import StorageCorrupt, StorageVanished, error_text
+from lane_obs.storage.methods import LARGE_PAGE
+from lane_obs.storage.record import LetterFilter, LetterPage
 from lane_obs.storage.sqlite import statement
 from lane_obs.storage.sqlite.check import check_file, check_names
 from lane_obs.storage.sqlite.fault import translate
 from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, close, connect, make_file, wal_of
 from lane_obs.storage.sqlite.mark import Mark, MarkFile, boot_id
-from lane_obs.storage.sqlite.row import DamagedRow, to_command, to_letter
+from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, to_command, to_letter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from lane_obs.storage.record import LetterFilter, StoredCommand, StoredDeadLetter
+    from lane_obs.storage.record import StoredCommand, StoredDeadLetter
     from lane_obs.storage.sqlite.net import Net
 
 _SMALL_PAGES: Final = 16 * 1024 * 1024 // PAGE_BYTES
@@ -70,8 +71,9 @@ class Database:
         self.commits, self.commands, self.letters = ledger.commits, ledger.commands, ledger.letters
         self.last_seq = ledger.last_seq
         self.wal_pages = self.file_bytes = 0
-        self._files = [(self.path, os.stat(self.path))]
-        self._wal = wal_of(self.path)
+        self._name, self._wal_name = str(self.path), str(wal_of(self.path))
+        self._file = os.stat(self._name)
+        self._wal_file: os.stat_result | None = None
         self._connection.set_wal_hook(self._note_wal)
 
     def _note_wal(self, _connection: object, _name: str, pages: int) -> int:
@@ -89,7 +91,7 @@ class Database:
         Raises:
             StorageError: nothing was written.
         """
-        self.check_place()
+        self.check_place()  # before, so that nothing is written there; and after, before it is told
         run = self._connection.execute
         try:
             run("BEGIN IMMEDIATE")
@@ -100,11 +102,7 @@ class Database:
         except Exception as error:
             raise self._undo(error) from error
         self.commits, self.commands, self.letters, self.last_seq = counts[0]
-        if len(self._files) == 1:
-            self._files.append((self._wal, os.stat(self._wal)))
         self.check_place()
-        assert self._mark is not None
-        self._mark.write(self.commits)
         return evicted
 
     def _write_commands(self, net: Net) -> None:
@@ -143,21 +141,25 @@ class Database:
         return found
 
     def check_place(self) -> None:
-        """Makes sure that the open files are still those of their names: others would be gone at the next start.
+        """Makes sure that the open file is still the one of its name: another would be opened at the next start.
 
         Raises:
-            StorageVanished: they are not.
+            StorageVanished: it is not.
         """
-        size = 0
-        for path, opened in self._files:
-            try:
-                found = os.stat(path)
-            except OSError as error:
-                raise StorageVanished(path, "the file is gone") from error
-            if found.st_ino != opened.st_ino or found.st_dev != opened.st_dev:
-                raise StorageVanished(path, "another file has taken its place")
-            size += found.st_size
-        self.file_bytes = size
+        _check_same(self._name, self._file)
+
+    def mark(self) -> None:
+        """After a commit: writes down that it was made, looks at the write-ahead log, and takes the files' size.
+
+        Raises:
+            StorageVanished: the log is gone.
+        """
+        if self._mark is not None:
+            self._mark.write(self.commits)
+        if self._wal_file is None:
+            self._wal_file = os.stat(self._wal_name)
+        log = _check_same(self._wal_name, self._wal_file)
+        self.file_bytes = log.st_size + _check_same(self._name, self._file).st_size
 
     # --- out ----------------------------------------------------------------------------------------------------
 
@@ -227,9 +229,21 @@ class Database:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> Exception:
-        if isinstance(error, DamagedRow):
-            return StorageCorrupt(self.path, str(error))
+        if isinstance(error, ValueError):  # a damaged row, or text that is none
+            return StorageCorrupt(self.path, error_text(error))
         return translate(error, self.path, self._connection)
+
+    def check_all_rows(self) -> None:
+        """Reads everything.
+
+        Raises:
+            StorageError: something cannot be read, or is damaged.
+        """
+        after, place = BEFORE_ALL, 0
+        while found := self.page(after, AFTER_ALL, LARGE_PAGE):
+            after = found[-1].seq
+        while (page := self.letter_page(LetterFilter(), LARGE_PAGE, place)).after is not None:
+            place = page.after
 
     # --- upkeep -------------------------------------------------------------------------------------------------
 
@@ -253,6 +267,8 @@ class Database:
         """
         try:
             self.check_place()
+            if self._mark is not None:
+                self._mark.write(self.commits)
             free, pages = self._connection.pragma("freelist_count"), self._connection.pragma("page_count")
             if pages - free <= _SMALL_PAGES <= free:
                 self._connection.execute("VACUUM")
@@ -271,3 +287,13 @@ class Database:
     def leak(self) -> apsw.Connection:
         """What a forked process must neither use nor let go of."""
         return self._connection
+
+
+def _check_same(name: str, opened: os.stat_result) -> os.stat_result:
+    try:
+        found = os.stat(name)
+    except OSError as error:
+        raise StorageVanished(name, "the file is gone") from error
+    if found.st_ino != opened.st_ino or found.st_dev != opened.st_dev:
+        raise StorageVanished(name, "another file has taken its place")
+    return found

@@ -19,6 +19,7 @@ from lane_obs.storage.port import StorageHealth
 from lane_obs.storage.record import LetterFilter, WaitingCommands
 from lane_obs.storage.sqlite.batch import Batch, Durability, Job, Settings, fail
 from lane_obs.storage.sqlite.net import steps_of
+from lane_obs.storage.sqlite.row import BEFORE_ALL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lane_obs.storage.sqlite.database import Database
     from lane_obs.storage.sqlite.writer import Writer
 
-_BEFORE_ALL: Final = -(2**63)
+
 _EXIT_SECONDS: Final = 5.0
 _living: weakref.WeakSet[LocalStorage] = weakref.WeakSet()
 
@@ -185,7 +186,7 @@ class LocalStorage(ByChanges):
         def ask(after: int) -> asyncio.Future[list[StoredCommand]]:
             return self._ask(lambda database: database.page(after, until, limit))
 
-        page = ask(_BEFORE_ALL)
+        page = ask(BEFORE_ALL)
         while found := await page:
             page = ask(found[-1].seq)
             yield found

@@ -1,8 +1,8 @@
 """The mark: a small file beside the database that says how many transactions were committed.
 
 After a crash SQLite reads its write-ahead log up to the first damaged part and drops the rest, without a word. The
-mark is written after each commit and before anybody is told of it, so a database that has fewer commits than its mark
-has lost some that were acknowledged. It is not synced: it may be older than the database, never newer.
+mark is written after each commit, so a database that has fewer commits than its mark has lost some that were
+acknowledged. It is not synced: it may be older than the database, never newer.
 """
 
 from __future__ import annotations

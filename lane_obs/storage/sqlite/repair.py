@@ -71,7 +71,7 @@ class Repair:
 
     def _diagnose(self) -> StorageError | None:
         try:
-            Database(self._folder, "full", self._clock.wall(), make=False, read_only=True).drop()
+            self._check()
         except StorageVanished as error:
             if not any((self._folder / name).exists() for name in (MARK_NAME, REPAIR_NAME, wal_of(self._path).name)):
                 raise  # there never was one
@@ -79,6 +79,13 @@ class Repair:
         except StorageCorrupt as error:
             return error
         return None
+
+    def _check(self) -> None:
+        database = Database(self._folder, "full", self._clock.wall(), make=False, read_only=True)
+        try:
+            database.check_all_rows()
+        finally:
+            database.drop()
 
     @property
     def _path(self) -> Path:
@@ -152,9 +159,13 @@ class Repair:
             stamp += "+"
         moved = []
         for old, name in ((self._path, aside), (wal_of(self._path), wal_of(aside))):
-            if old.exists():
-                old.rename(name)
+            if not old.exists():
+                continue
+            old.rename(name)
+            if name.stat().st_size:
                 moved.append(str(name))
+            else:
+                name.unlink()
         sync_folder(self._folder)
         (self._workplace / DB_NAME).rename(self._path)
         (self._workplace / MARK_NAME).replace(self._folder / MARK_NAME)

@@ -31,6 +31,11 @@ LETTER: Final = (
 )  # fmt: skip
 """Columns of a dead letter, its place apart."""
 
+BEFORE_ALL: Final = -(2**63)
+"""No `seq` is below it."""
+AFTER_ALL: Final = 2**63 - 1
+"""No `seq` is above it."""
+
 _FIXED_END: Final = len(FIXED) - 1
 _STATE_START: Final = len(FIXED)
 _NO_OPTIONS: Final = "{}"

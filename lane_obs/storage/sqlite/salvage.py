@@ -10,7 +10,7 @@ import apsw
 
 from lane_obs.errors import LaneObsError
 from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, make_file, wal_of
-from lane_obs.storage.sqlite.row import FIXED, LETTER, STATE, DamagedRow, to_command, to_letter
+from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, FIXED, LETTER, STATE, DamagedRow, to_command, to_letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 
     from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
-_BEFORE_ALL: Final = -(2**63)
-_LAST_KEY: Final = 2**63 - 1
 _MOST_LOST: Final = 1_000
 _PAGES_AT: Final = slice(28, 32)
 """Where the header of an SQLite file has its number of pages."""
 _PRAGMAS: Final = ("locking_mode = EXCLUSIVE", "writable_schema = ON", "query_only = ON", "mmap_size = 0")
+_NO_TEXT: Final = frozenset(
+    {
+        "seq", "payload", "deadline", "submitted_at", "fixed_sum", "attempt", "not_before", "updated_at", "deaths",
+        "state_sum", "attempts", "failed_at", "sum",
+    }
+)  # fmt: skip
 _TABLES: Final = ("commands", "letters", "ledger")
 
 
@@ -90,22 +94,26 @@ class Salvage:
     def ids(self, table: str) -> Iterator[str]:
         """Ids of rows, read from an index: it may know rows that the table has lost."""
         with contextlib.suppress(apsw.Error):
-            for (key,) in self._connection.execute(f"SELECT id FROM {table} INDEXED BY sqlite_autoindex_{table}_1"):
-                if isinstance(key, str):
-                    yield key
+            for (key,) in self._connection.execute(
+                f"SELECT CAST(id AS BLOB) FROM {table} INDEXED BY sqlite_autoindex_{table}_1"
+            ):
+                if isinstance(key, bytes):
+                    yield key.decode(errors="replace")
 
     def _records(self, table: str, key: str, columns: tuple[str, ...], read: Callable[[Any], Any]) -> Iterator[Any]:
         for row in self._rows(table, key, columns):
             try:
-                yield read(row[1:])
+                yield read(_as_text(row[1:], columns))
             except DamagedRow as error:
                 self._losses.note(str(error))
             except Exception as error:  # a row of anything at all
                 self._losses.note(f"{table}, {key} {row[0]}: {error}")
 
     def _rows(self, table: str, key: str, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-        query = f"SELECT {key}, {', '.join(columns)} FROM {table} NOT INDEXED WHERE {key} >= ? ORDER BY {key}"
-        start: int | None = _BEFORE_ALL
+        # As bytes: text that is none must cost its own row only.
+        parts = ", ".join(name if name in _NO_TEXT else f"CAST({name} AS BLOB)" for name in columns)
+        query = f"SELECT {key}, {parts} FROM {table} NOT INDEXED WHERE {key} >= ? ORDER BY {key}"
+        start: int | None = BEFORE_ALL
         while start is not None:
             last = start - 1
             try:
@@ -122,10 +130,10 @@ class Salvage:
     def _next_start(self, table: str, key: str, bad: int) -> int | None:
         """The lowest key above one that cannot be read from where the table can be read again."""
         step, start = 1, bad + 1
-        while start < _LAST_KEY and not self._can_start(table, key, start):
+        while start < AFTER_ALL and not self._can_start(table, key, start):
             bad, step = start, step * 2
-            start = min(bad + step, _LAST_KEY)
-        if start >= _LAST_KEY:
+            start = min(bad + step, AFTER_ALL)
+        if start >= AFTER_ALL:
             return None
         while start - bad > 1:
             middle = (bad + start) // 2
@@ -138,6 +146,13 @@ class Salvage:
             return bool(self._connection.execute(query, (start,)).fetchall())
         except apsw.Error:
             return False
+
+
+def _as_text(row: tuple[Any, ...], columns: tuple[str, ...]) -> list[Any]:
+    return [
+        value.decode() if isinstance(value, bytes) and name != "payload" else value
+        for name, value in zip(columns, row, strict=True)
+    ]
 
 
 def _connect(path: Path) -> apsw.Connection:

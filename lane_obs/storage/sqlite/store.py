@@ -60,6 +60,7 @@ class Store:
         self._lock = FolderLock(settings.folder)
         self._kept_bytes = 0
         self._known: tuple[str, int] = ("", 0)
+        self._marked = -1
         self._reopens = False
         self._delay = self._next_try = math.inf
         self.database: Database | None = None
@@ -173,12 +174,17 @@ class Store:
             _logger.error("a change that was acknowledged is lost: %s", error)
 
     def upkeep(self) -> None:
-        """Empties the write-ahead log when it has grown, which may fail as a commit may."""
-        if self.error is None and self.database is not None and self.database.wal_pages >= _CHECKPOINT_PAGES:
-            try:
-                self.database.checkpoint()
-            except StorageError as error:
-                self._fail(error)
+        """After a commit, and after it was told: marks it, and empties the write-ahead log when that has grown."""
+        database = self.database
+        if self.error is not None or database is None or database.commits == self._marked:
+            return
+        try:
+            database.mark()
+            if database.wal_pages >= _CHECKPOINT_PAGES:
+                database.checkpoint()
+        except StorageError as error:
+            self._fail(error)
+        self._marked = database.commits
 
     # --- out ----------------------------------------------------------------------------------------------------
 

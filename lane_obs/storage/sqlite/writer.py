@@ -7,8 +7,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from lane_obs.errors import InternalError, StorageError
 from lane_obs.storage.sqlite.batch import fail
+from lane_obs.storage.sqlite.fault import translate
 from lane_obs.storage.sqlite.inspection import Inspection
 from lane_obs.storage.sqlite.store import Store
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MOST_BATCHES: Final = 4_096
 """Batches in one transaction: more would keep the first of them waiting for too long."""
 _NEVER: Final = 2**62
+_BREAK_SECONDS: Final = 0.0002
 _GATHER_SHARE: Final = 0.5
 _GATHER_SECONDS: Final = 0.005
 _WEIGHT: Final = 0.2
@@ -59,7 +60,10 @@ class Writer:
         self._loop = loop
         self._on_state = on_state
         self._on_evicted = on_evicted
-        self._changed = threading.Condition(threading.Lock())
+        self._mutex = threading.Lock()
+        self._sleep = threading.Lock()
+        """Held by the thread; it sleeps in taking it once more. Cheaper than a condition, at each commit."""
+        self._sleep.acquire()
         self._batches: deque[Batch] = deque()
         self._jobs: deque[Job] = deque()
         self._ending = False
@@ -86,23 +90,29 @@ class Writer:
 
     def put(self, batch: Batch) -> None:
         """Has a batch written."""
-        with self._changed:
+        with self._mutex:
             self._batches.append(batch)
             if len(self._batches) >= self._wake_at:
-                self._changed.notify()
+                self._wake()
 
     def ask(self, job: Job) -> None:
         """Has something read, after all that was put before."""
-        with self._changed:
+        with self._mutex:
             self._jobs.append(job)
-            self._changed.notify()
+            self._wake()
 
     def stop(self) -> asyncio.Future[None]:
         """Has the thread write what waits, close the database and end; the future tells how that went."""
-        with self._changed:
+        with self._mutex:
             self._ending = True
-            self._changed.notify()
+            self._wake()
         return self._closed
+
+    def _wake(self) -> None:
+        """Under the mutex: wakes the thread if it sleeps."""
+        if self._wake_at != _NEVER:
+            self._wake_at = _NEVER
+            self._sleep.release()
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for the thread to end."""
@@ -130,22 +140,21 @@ class Writer:
     def _turn(self) -> bool:
         """One round: takes what waits and does it. False when it is to end and nothing waits any more."""
         batches, jobs, ending = self._take()
-        failed = self.store.error
+        failed = self.store.error is not None
         try:
             self._work(batches, jobs)
         except Exception as error:  # a fault of ours must neither end the thread nor leave anybody waiting
-            bug = InternalError(f"the storage's thread: {type(error).__name__}: {error}")
-            bug.__cause__ = error
             items: tuple[Batch | Job, ...] = (*batches, *jobs)
             for item in items:
-                item.error = item.error or StorageError(self.store.folder, str(bug))
+                item.error = item.error or translate(error, self.store.folder)
         self._in_hand = 0
-        if (self.store.error is None) != (failed is None):
-            self._tell(self._on_state)
+        self._tell_state(failed=failed)
         if evicted := self.store.take_evicted():
             self._tell(self._on_evicted, evicted)
         if batches or jobs:
             self._tell(_settle, (*batches, *jobs))
+        if self._batches:
+            self._upkeep()
         return bool(batches or jobs) or not ending
 
     def _work(self, batches: Sequence[Batch], jobs: Sequence[Job]) -> None:
@@ -157,31 +166,43 @@ class Writer:
             self._typical += _WEIGHT * (self._clock.now() - began - self._typical)
         for job in jobs:
             self.store.answer(job)
-        self.store.upkeep()
 
     def _take(self) -> tuple[list[Batch], list[Job], bool]:
-        with self._changed:
-            if not self._has_work():
-                self._wake_at = 1
-                self._changed.wait_for(self._has_work, self.store.seconds_to_retry())
-            if self._last_size > 1:
-                self._gather()
-            self._wake_at = _NEVER
+        # Whoever was just told needs the interpreter; what is left to do for the last commit can wait for that.
+        if not self._wait_for(1, _BREAK_SECONDS):
+            self._upkeep()
+            self._wait_for(1, self.store.seconds_to_retry())
+        if self._last_size > 1 and self._batches:
+            # Their submitters are likely to come again.
+            self._wait_for(self._last_size, min(self._typical * _GATHER_SHARE, _GATHER_SECONDS))
+        with self._mutex:
             batches = [self._batches.popleft() for _ in range(min(len(self._batches), _MOST_BATCHES))]
             jobs, self._jobs = list(self._jobs), deque()
             if batches:
                 self._last_size = self._in_hand = len(batches)
             return batches, jobs, self._ending
 
-    def _has_work(self) -> bool:
-        return bool(self._batches or self._jobs or self._ending)
+    def _wait_for(self, count: int, seconds: float | None) -> bool:
+        """Sleeps until so many batches wait or there is something else to do; false when the time is over before."""
+        with self._mutex:
+            if len(self._batches) >= count or self._jobs or self._ending:
+                return True
+            self._wake_at = count
+        if self._sleep.acquire(timeout=-1 if seconds is None else seconds):
+            return True
+        with self._mutex:
+            woken = self._wake_at == _NEVER  # just when the time was over
+            self._wake_at = _NEVER
+            return woken and self._sleep.acquire()
 
-    def _gather(self) -> None:
-        """Waits a little for as many batches as there were in the last transaction."""
-        wanted = self._last_size
-        if 0 < len(self._batches) < wanted and not self._jobs and not self._ending:
-            self._wake_at = wanted
-            self._changed.wait(min(self._typical * _GATHER_SHARE, _GATHER_SECONDS))
+    def _upkeep(self) -> None:
+        failed = self.store.error is not None
+        self.store.upkeep()
+        self._tell_state(failed=failed)
+
+    def _tell_state(self, *, failed: bool) -> None:
+        if failed != (self.store.error is not None):
+            self._tell(self._on_state)
 
     def _tell(self, work: Callable[..., object], *args: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed, and with it whoever would be told

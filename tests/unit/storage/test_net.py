@@ -1,0 +1,84 @@
+"""What a transaction writes comes to the same as making the changes one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lane_obs.storage import (
+    AddLetter,
+    Change,
+    ClearCommands,
+    ClearLetters,
+    MemoryStorage,
+    Remove,
+    RemoveLetter,
+    Save,
+    Update,
+)
+from lane_obs.storage.sqlite.net import Net, steps_of
+from tests.unit.storage.support import command, commands_of, do, letter, letters_of, opened
+
+seqs = st.integers(1, 6)
+updates = st.builds(
+    lambda seq, state, attempt: Update(id=f"c{seq}", state=state, attempt=attempt, updated_at=float(attempt)),
+    seqs, st.sampled_from(["ready", "running", "backoff"]), st.integers(0, 9),
+)  # fmt: skip
+changes: st.SearchStrategy[Change] = st.one_of(
+    st.builds(lambda seq, n: Save(command(seq, payload=b"%d" % n)), seqs, st.integers(0, 9)),
+    updates,
+    st.builds(lambda seq: Remove(f"c{seq}"), seqs),
+    st.builds(lambda seq, n: AddLetter(letter(seq, error=str(n))), seqs, st.integers(0, 9)),
+    st.builds(lambda seq: RemoveLetter(f"c{seq}"), seqs),
+    st.sampled_from([ClearLetters(), ClearCommands()]),
+)
+
+
+async def one_by_one(batches: list[list[Change]]) -> tuple[list[Any], list[Any]]:
+    storage = MemoryStorage()
+    await storage.open()
+    for batch in batches:
+        for change in batch:
+            await storage.apply([change])
+    return await storage.load_commands(), await storage.load_dead_letters()
+
+
+@given(st.lists(st.lists(changes, max_size=8), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_transactions_of_many_changes_come_to_the_same_as_one_by_one(batches: list[list[Change]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        with opened(Path(folder), "normal") as database:
+            for batch in batches:
+                do(database, *batch)
+            found = commands_of(database), letters_of(database)
+            assert (database.commands, database.letters) == (len(found[0]), len(found[1]))
+        with opened(Path(folder), "normal") as database:  # it would not open if its ledger were wrong
+            assert (commands_of(database), letters_of(database)) == found
+    assert found == asyncio.run(one_by_one(batches))
+
+
+def test_changes_of_one_command_are_written_once() -> None:
+    net = Net()
+    for attempt in range(1, 100):
+        net.add(steps_of([Update(id="c1", state="running", attempt=attempt, updated_at=0.0)]))
+    net.add(steps_of([Save(command(2)), Update(id="c2", state="running", attempt=1, updated_at=0.0)]))
+    net.add(steps_of([Save(command(3)), Remove("c3"), Update(id="c3", state="ready", attempt=0, updated_at=0.0)]))
+    saves, written, removes = net.parts()
+    assert [row[1] for row in saves] == ["c2"]
+    assert [(row[1], row[-1]) for row in written] == [(99, "c1")]
+    assert removes == [("c3",)]
+    assert net.changes == 104
+
+
+def test_a_net_can_be_split_by_id() -> None:
+    net = Net()
+    net.add(steps_of([Save(command(1)), Remove("c2"), AddLetter(letter(3)), RemoveLetter("c4")]))
+    assert [(list(part.commands), list(part.letters)) for part in net.split()] == [
+        (["c1"], []), (["c2"], []), ([], ["c3"]), ([], ["c4"]),
+    ]  # fmt: skip
+    assert net.cost() > 4 * 300

@@ -146,7 +146,11 @@ class Attempts:
                 self._ended(handle, value, None)
 
     async def _marked_attempt(self, handle: CommandHandle[Any], marked: asyncio.Future[None]) -> None:
-        """The same, once the storage knows that it runs, or has failed to be told."""
+        """The same, once the storage knows that it runs, or has failed to be told.
+
+        Raises:
+            CancelledError: the attempt was told to stop meanwhile.
+        """
         try:
             if not marked.done():
                 await asyncio.wait([marked])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+from typing import TYPE_CHECKING, Final
 
 from lane_obs.config import check_methods
 from lane_obs.errors import ConfigError, error_text
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lane_obs.runtime.intake import Intake
     from lane_obs.storage.port import Storage
 
+_logger: Final = logging.getLogger("lane_obs.storage")
 _SEVEN = (
     "save_command", "load_commands", "remove_command", "save_dead_letter", "load_dead_letters", "clear_dead_letters",
     "clear_all",
@@ -79,6 +81,8 @@ class Durability:
             return
         storage = self.journal.storage
         await storage.open()
+        for what in storage.cannot:
+            _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
         self.journal.show()
         self.journal.old_seq = storage.health().last_seq
         self._intake.seq = max(self._intake.seq, self.journal.old_seq)

@@ -60,6 +60,9 @@ All commands completed, safe to exit
 1 queue.shutdown.started
 1 queue.started
 """,
+    "own_storage.py": """\
+stored: ['7']
+""",
     "queue_monitoring.py": """\
 Pending: 3, Active: 2
 queue.alert.firing: pending 3 > 2 (warning)

@@ -101,6 +101,10 @@ doc:
 bench *ARGS:
     python -m benchmarks.compare "$@"
 
+# Durable lanes at half of their maximum rate for ten minutes: nothing may grow
+soak *ARGS:
+    python -m benchmarks.soak "$@"
+
 # Remove what tools leave behind
 clean:
     rm -rf artifacts build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

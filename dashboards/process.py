@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def text(rules: Levels) -> str:
     """The dashboard as JSON, with the levels of these rules."""
     about = "One process, or several: event loop, scheduler, CPU and memory, and the telemetry's own cost and losses."
-    rows = [_now(rules), _loop(rules), _machine(), _sinks(rules), _monitor()]
+    rows = [_now(rules), _loop(rules), _machine(), _sinks(rules), _monitor(), _storage(rules)]
     return render(PROCESS, "lane_obs / Process", about, "30s", rows)
 
 
@@ -219,3 +219,47 @@ def _monitor() -> Row:
         ),
     ]
     return Row("Monitor", panels)
+
+
+def _storage(rules: Levels) -> Row:
+    none = "No storage"
+    panels = [
+        watch(Words("Storage failed", "1 while the storage cannot commit.", rules["storage_failed"]), "instance"),
+        graph(
+            Words("Stored commands", "Commands stored, and those of them that cannot run here, by why."),
+            Query(total(c.STORAGE_COMMANDS, "instance"), "{{instance}}"),
+            Query(total(c.KEPT, "reason"), "kept: {{reason}}"),
+            unit=COUNT,
+            none=none,
+        ),
+        graph(
+            Words("Commit time", "How long transactions of the storage take: half, and 99 %."),
+            *quantiles(c.STORAGE_COMMIT, "instance", 0.5, 0.99),
+            unit=SECONDS,
+            none=none,
+        ),
+        graph(
+            Words("Commands recovered", "Commands of an earlier process that came back, by the second."),
+            Query(rate(c.RECOVERED, "lane"), "{{lane}}"),
+            unit=PER_SECOND,
+            none=none,
+        ),
+        graph(
+            Words(
+                "Storage trouble",
+                "Changes that wait to be committed; failed transactions and lost changes, by the second.",
+            ),
+            Query(total(c.STORAGE_PENDING, "instance"), "{{instance}} waiting"),
+            Query(rate(c.STORAGE_FAILURES, "instance"), "{{instance}} failed"),
+            Query(rate(c.STORAGE_DROPPED, "instance"), "{{instance}} lost"),
+            unit=COUNT,
+            none=none,
+        ),
+        graph(
+            Words("Storage size", "Size of the storage's files."),
+            Query(total(c.STORAGE_BYTES, "instance"), "{{instance}}"),
+            unit=BYTES,
+            none=none,
+        ),
+    ]
+    return Row("Storage", panels)

@@ -24,7 +24,7 @@ async def main() -> None:
         stats = await monitor.stats()
         print(f"Pending: {stats.total_pending}, Active: {stats.total_active}")
         for alert in sink.of("queue.alert.firing"):
-            print(f"{alert.key}: {alert.payload}")
+            print(f"{alert.key}: {alert.rule} {alert.value} > {alert.threshold:g} ({alert.severity})")
 
         gate.set()
         await monitor.stop()

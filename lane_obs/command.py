@@ -65,6 +65,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._by_name: dict[str, Callable[..., Any]] = {}
+        self.listeners: set[Callable[[str], object]] = set()
+        """Called with each name that is registered: whoever keeps commands of an unknown type waits for it."""
 
     def add(self, name: str, work: Callable[..., Any]) -> None:
         """Registers `work`; the same function or class again, as after a module's reload, replaces it.
@@ -78,6 +80,8 @@ class Registry:
                 f"{name!r} is registered as {_origin(known)}; {_origin(work)} needs another name"
             )
         self._by_name[name] = work
+        for listener in tuple(self.listeners):
+            listener(name)
 
     def find(self, name: str) -> Callable[..., Any]:
         """Returns what is registered under `name`.
@@ -90,6 +94,10 @@ class Registry:
         except KeyError:
             known = ", ".join(sorted(map(repr, self._by_name))) or "none"
             raise UnknownCommand(f"no command is registered as {name!r}; registered: {known}") from None
+
+    def known(self, name: str) -> Callable[..., Any] | None:
+        """What is registered under a name; `None` when nothing is."""
+        return self._by_name.get(name)
 
     def remove(self, name: str) -> None:
         """Forgets a name; an unknown one is ignored."""

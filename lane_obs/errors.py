@@ -170,6 +170,10 @@ class RetryAfter(LaneObsError):
         self.seconds = float(given)
 
 
+class ProcessDied(CommandError):
+    """The process died while the command ran, and it is not to run again."""
+
+
 class NotificationError(LaneObsError):
     """People could not be told of alerts. Trying again may help."""
 

@@ -237,6 +237,16 @@ MEASURES: Final = {
             remedy="`lane_sink_dropped_total` names the sink and the reason: a receiver that is away, a full buffer, "
             "or a sink that was cut off.",
         ),
+        Measure(
+            name="storage_failed",
+            title="StorageFailed",
+            what="storages that cannot commit",
+            build=lambda _window, _least: Gauge(Leaf(catalogue.STORAGE_FAILED)),
+            pers=("queue",),
+            cause="The disk is full, read-only or gone, or the file is damaged: durable submits fail.",
+            remedy="The event `queue.storage.failed` has the path and the cause. The queue goes on by itself once the "
+            "disk works again; a damaged file needs `lane-obs repair`.",
+        ),
     )
 }
 """What rules can watch, by name."""

@@ -74,5 +74,6 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     Rule(measure="stuck", warning=0, for_seconds=60),
     Rule(measure="loop_lag", warning=0.1, warning_clear=0.05, critical=1, critical_clear=0.5, for_seconds=60),
     Rule(measure="telemetry_drops", warning=0),
+    Rule(measure="storage_failed", critical=0),
 )
 """A start for most queues; thresholds of waiting belong to what your users expect."""

@@ -65,10 +65,13 @@ class Bus:
         """Whether anyone listens; without, the queue tells nothing."""
         self.closed = False
         """Whether `close` was called."""
+        self.histograms: dict[str, Any] = {}
+        """What others measure and exporters show, by name."""
         self.closers: set[Callable[[], Awaitable[object] | None]] = set()
         """Called once, when `close` begins, and awaited: what works on the queue's behalf ends then."""
         self.at_submit = self._hooks("at_submit")
         self.at_reject = self._hooks("at_reject")
+        self.at_recover = self._hooks("at_recover")
         self.at_start = self._hooks("at_start")
         self.in_attempt = self._hooks("in_attempt")
 
@@ -87,6 +90,11 @@ class Bus:
         if not outlet.is_idle:
             self._takers = [*self._takers, outlet]
             self.active = not self.closed
+
+    def traceparent(self) -> str | None:
+        """The W3C traceparent of the span that is current here, where a sink knows of such; `None` for none."""
+        found = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
+        return next((call() for call in found if call is not None), None)
 
     # --- life ---------------------------------------------------------------------------------------------------
 

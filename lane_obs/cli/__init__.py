@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lane_obs.cli import alerts, demo, replay
+from lane_obs.cli import alerts, demo, dlq, inspect, repair, replay
 
 app = typer.Typer(
     help="Lanes for commands: watch a queue at work, or replay recorded traffic through one.",
@@ -17,7 +17,10 @@ app = typer.Typer(
     rich_markup_mode=None,  # errors as plain lines
 )
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(dlq.app, name="dlq")
 app.command("demo")(demo.demo_command)
+app.command("inspect")(inspect.inspect_command)
+app.command("repair")(repair.repair_command)
 app.command("replay")(replay.replay_command)
 
 

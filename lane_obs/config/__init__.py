@@ -12,7 +12,7 @@ from lane_obs.config.check import (
     to_seed,
 )
 from lane_obs.config.file import load_lanes
-from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, Overflow, QueueConfig, check_lanes
+from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, Overflow, QueueConfig, check_lanes
 from lane_obs.config.retry import Jitter, RetryPolicy
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Duration",
     "Jitter",
     "LaneConfig",
+    "OnCrash",
     "Overflow",
     "QueueConfig",
     "RetryPolicy",

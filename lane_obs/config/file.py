@@ -79,13 +79,18 @@ def _lane_from_table(field: str, table: Any) -> LaneConfig:
     values = dict(table)
     try:
         if "retry" in values:
-            values["retry"] = _retry_from_table(values["retry"])
+            values["retry"] = retry_from_table(values["retry"])
         return LaneConfig(**values)
     except ConfigError as error:
         raise ConfigError(f"{field}.{error.field}", error.value, error.allowed) from None
 
 
-def _retry_from_table(table: Any) -> RetryPolicy:
+def retry_from_table(table: Any) -> RetryPolicy:
+    """Makes a policy of its fields by name, exception types as `"package.module:ErrorClass"`.
+
+    Raises:
+        ConfigError: an unknown field, or a value that is not allowed.
+    """
     _check_table("retry", table)
     check_keys("retry.", table, _fields_of(RetryPolicy))
     values = dict(table)

@@ -24,6 +24,15 @@ class Overflow(StrEnum):
     """Takes it, and moves the lane's oldest ready command to the dead letters; `LaneFullError` when none is ready."""
 
 
+class OnCrash(StrEnum):
+    """What becomes of a command that ran when its process died."""
+
+    RERUN = "rerun"
+    """It runs again, that attempt counted: at least once, so it must not mind."""
+    DEAD_LETTER = "dead_letter"
+    """It becomes a dead letter."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LaneConfig:
     """The policies of one lane.
@@ -40,6 +49,11 @@ class LaneConfig:
             `max_pending`.
         pressure_threshold: emit `queue.lane.pressure` when this many commands wait, and `queue.lane.idle` when
             none does any more; `None` (default) for neither.
+        durable: keep the lane's commands in the queue's storage, so that they outlive the process; `None` (default):
+            if the queue has a storage. A lane that is not durable pays nothing for it.
+        on_crash: what becomes of a command that ran when its process died: `"rerun"` (default) or `"dead_letter"`.
+        max_crashes: a command whose process died this many times while it ran becomes a dead letter, 1 or more;
+            default 3.
 
     Raises:
         ConfigError: a value outside its range, with its name.
@@ -53,6 +67,9 @@ class LaneConfig:
     max_pending: int | None = dataclasses.field(default=None, kw_only=True)
     overflow: Overflow | str = dataclasses.field(default=Overflow.WAIT, kw_only=True)
     pressure_threshold: int | None = dataclasses.field(default=None, kw_only=True)
+    durable: bool | None = dataclasses.field(default=None, kw_only=True)
+    on_crash: OnCrash | str = dataclasses.field(default=OnCrash.RERUN, kw_only=True)
+    max_crashes: int = dataclasses.field(default=3, kw_only=True)
 
     def __post_init__(self) -> None:
         to_count("max_concurrency", self.max_concurrency, minimum=1)
@@ -75,6 +92,13 @@ class LaneConfig:
         object.__setattr__(self, "overflow", to_choice("overflow", self.overflow, Overflow))
         if self.max_pending is None and self.overflow is not Overflow.WAIT:
             raise ConfigError("overflow", str(self.overflow), "give max_pending too: a lane without it is never full")
+        self._check_durability()
+
+    def _check_durability(self) -> None:
+        if self.durable is not None and not isinstance(self.durable, bool):
+            raise ConfigError("durable", self.durable, "give True, False, or None for whether there is a storage")
+        object.__setattr__(self, "on_crash", to_choice("on_crash", self.on_crash, OnCrash))
+        to_count("max_crashes", self.max_crashes, minimum=1)
 
     def with_timeout(self, timeout: Duration) -> LaneConfig:
         """A copy with a limit on one attempt."""

@@ -26,6 +26,7 @@ class Lane:
         "_waits_with",
         "config",
         "counts",
+        "is_durable",
         "max",
         "meter",
         "min",
@@ -48,6 +49,8 @@ class Lane:
         self._waits_since = 0.0
         self._waits_with: Mark | None = None
         self.paused = False
+        self.is_durable = False
+        """Whether its commands are kept in a storage. The queue sets it."""
         self.served = 0
         self.turn: Turn | None = None
         self.apply(config)

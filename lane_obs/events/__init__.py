@@ -57,6 +57,14 @@ from lane_obs.events.queue import (
     SinkDisabled,
     SinkFailed,
 )
+from lane_obs.events.storage import (
+    CommandKept,
+    CommandRecovered,
+    RecoveryComplete,
+    RecoveryFailed,
+    StorageBack,
+    StorageFailed,
+)
 from lane_obs.events.trace import TraceIds
 from lane_obs.events.wait import CAUSES, NO_WAIT, WaitByCause
 
@@ -80,7 +88,9 @@ __all__ = [
     "CommandEvent",
     "CommandExpired",
     "CommandFailed",
+    "CommandKept",
     "CommandReady",
+    "CommandRecovered",
     "CommandRejected",
     "CommandRetry",
     "CommandStarted",
@@ -101,10 +111,14 @@ __all__ = [
     "MonitorStarted",
     "QueueClosed",
     "QueueStarted",
+    "RecoveryComplete",
+    "RecoveryFailed",
     "ShutdownComplete",
     "ShutdownStarted",
     "SinkDisabled",
     "SinkFailed",
+    "StorageBack",
+    "StorageFailed",
     "TraceIds",
     "TracedEvent",
     "WaitByCause",

@@ -63,11 +63,13 @@ class MonitorStarted(LaneEvent, frozen=True):
     Attributes:
         lane_alerts: names of the alerts that each lane has for itself.
         queue_alerts: names of those about the whole queue.
+        notifiers: names of those who tell people.
     """
 
     key: ClassVar[str] = "queue.monitor.started"
     lane_alerts: tuple[str, ...]
     queue_alerts: tuple[str, ...]
+    notifiers: tuple[str, ...] = ()
 
 
 class AlertNotified(LaneEvent, frozen=True):

@@ -96,7 +96,12 @@ def _not_ready(queue: CommandQueue) -> str | None:
     refusing = isinstance(queue, QueueManager) and queue.is_shutting_down()
     if not queue.is_started():
         return "closed" if refusing else "not_started"
-    return "draining" if refusing else None
+    if refusing:
+        return "draining"
+    storage = queue.stats().storage
+    if storage is None:
+        return None
+    return "storage_failed" if not storage.ready else None if storage.recovered else "recovering"
 
 
 def _loop(queue: CommandQueue) -> asyncio.AbstractEventLoop | None:

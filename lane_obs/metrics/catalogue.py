@@ -16,7 +16,7 @@ OUTCOMES: Final = ("ok", "error", "timeout", "cancelled", "expired")
 RETRY_REASONS: Final = ("error", "timeout")
 """Why another attempt follows."""
 
-REJECT_REASONS: Final = ("full", "shutting_down")
+REJECT_REASONS: Final = ("full", "shutting_down", "storage")
 """Why a lane refuses a submit."""
 
 UNKNOWN_LANE: Final = "unknown"
@@ -46,7 +46,8 @@ LABELS: Final = {
     "outcome": "`ok`, `error` (raised, or dropped from a full lane), `timeout`, `cancelled`, `expired` (its deadline "
     "passed). Refused submits and dead letters are counted apart. Of a notification: `sent`, `retried`, `failed`, "
     "`dropped`.",
-    "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`. Of a sink's "
+    "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`, "
+    "`storage` (it could not be saved). Of a kept command: `unknown_lane`, `unregistered`. Of a sink's "
     "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
     "state": "`ready`, `delayed`, `backoff`.",
     "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`.",
@@ -98,6 +99,24 @@ DEAD_LETTERED: Final = Metric("lane_commands_dead_lettered_total", "counter", "C
 EVICTED: Final = Metric("lane_dead_letters_evicted_total", "counter", "Dead letters that gave way to newer ones.")
 REQUEUED: Final = Metric("lane_dead_letters_requeued_total", "counter", "Dead letters that went back into their lane.")
 DEAD_LETTERS: Final = Metric("lane_dead_letters", "gauge", "Dead letters kept.")
+RECOVERED: Final = Metric(
+    "lane_commands_recovered_total", "counter", "Commands of an earlier process that are back in their lane."
+)
+KEPT: Final = Metric(
+    "lane_commands_kept",
+    "gauge",
+    "Stored commands that cannot run here, by why: their lane is not there, or their type is not registered.",
+    ("reason",),
+)
+STORAGE_FAILED: Final = Metric("lane_storage_failed", "gauge", "1 while the storage cannot commit, else 0.", ())
+STORAGE_COMMANDS: Final = Metric("lane_storage_commands", "gauge", "Commands stored.", ())
+STORAGE_PENDING: Final = Metric(
+    "lane_storage_pending_changes", "gauge", "Changes that wait to be committed, or to be tried again.", ()
+)
+STORAGE_FAILURES: Final = Metric("lane_storage_failures_total", "counter", "Transactions that failed.", ())
+STORAGE_DROPPED: Final = Metric("lane_storage_dropped_total", "counter", "Changes that were lost: too many waited.", ())
+STORAGE_COMMIT: Final = Metric("lane_storage_commit_seconds", "histogram", "How long transactions took.", ())
+STORAGE_BYTES: Final = Metric("lane_storage_file_bytes", "gauge", "Size of the storage's files.", ())
 DEPTH: Final = Metric("lane_queue_depth", "gauge", "Commands that wait, by state.", ("lane", "state"))
 ACTIVE: Final = Metric("lane_active_commands", "gauge", "Commands that run.")
 STUCK: Final = Metric(
@@ -165,10 +184,16 @@ SINK_LAG: Final = Metric(
     ("sink",),
 )
 
+STORED: Final = (
+    RECOVERED, KEPT, STORAGE_FAILED, STORAGE_COMMANDS, STORAGE_PENDING, STORAGE_FAILURES, STORAGE_DROPPED,
+    STORAGE_COMMIT, STORAGE_BYTES,
+)  # fmt: skip
+"""What there is to see of a queue with a storage only."""
+
 CATALOGUE: Final = (
     SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
     STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END, DISPATCH_DELAY,
     BUSY, BLOCKED, LOOP_LAG, INFO, ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES,
-    SINK_DROPPED, SINK_ERRORS, SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG,
+    SINK_DROPPED, SINK_ERRORS, SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

@@ -32,6 +32,7 @@ _FROM_TALLY: Final[dict[Metric, Callable[[LaneTally], Any]]] = {
     catalogue.ATTEMPTS: lambda lane: {"ok": lane.completed, **lane.attempts},
     catalogue.RETRIES: lambda lane: lane.retries,
     catalogue.DEAD_LETTERED: lambda lane: lane.dead,
+    catalogue.RECOVERED: lambda lane: lane.recovered,
     catalogue.EVICTED: lambda lane: lane.evicted,
     catalogue.REQUEUED: lambda lane: lane.requeued,
     catalogue.QUEUE_WAIT: lambda lane: lane.wait,
@@ -51,6 +52,14 @@ _FROM_STATS: Final[dict[Metric, Callable[[Any], Any]]] = {
     catalogue.OLDEST_ACTIVE: lambda lane: max(lane.oldest_active_age or 0.0, 0.0),
     catalogue.BLOCKED: lambda lane: {cause: lane.blocked[cause] for cause in catalogue.BLOCKED_BY},
     catalogue.INFO: lambda lane: {str(lane.priority): 1},
+}
+_FROM_STORAGE: Final[dict[Metric, Callable[[Any], Any]]] = {
+    catalogue.STORAGE_FAILED: lambda storage: int(not storage.ready),
+    catalogue.STORAGE_COMMANDS: lambda storage: storage.commands,
+    catalogue.STORAGE_PENDING: lambda storage: storage.pending,
+    catalogue.STORAGE_FAILURES: lambda storage: storage.failures,
+    catalogue.STORAGE_DROPPED: lambda storage: storage.dropped,
+    catalogue.STORAGE_BYTES: lambda storage: storage.file_bytes,
 }
 _FROM_SINKS: Final[dict[Metric, Callable[[list[Any]], Any]]] = {
     catalogue.SINK_EVENTS: lambda same: sum(sink.events for sink in same),
@@ -99,15 +108,19 @@ class Reader:
         rows[catalogue.REJECTED] += self._tally.rejected.copy().items()
         rows[catalogue.DISPATCH_DELAY].append(((), self._tally.dispatch))
         rows[catalogue.LOOP_LAG].append(((), self._from_sink("loop_lag")))
+        if stats.storage is not None:
+            rows[catalogue.STORAGE_COMMIT].append(((), self._from_sink("commit_seconds")))
         rows[catalogue.MONITOR_TICK].append(((), self._from_sink("tick_seconds")))
         rows[catalogue.ALERT_STATE] += ((key, _alert_state(at)) for key, at in self._tally.alerts.copy().items())
         rows[catalogue.NOTIFICATIONS] += self._tally.notified.copy().items()
         rows[catalogue.BUILD_INFO].append(((_version(),), 1))
         self._add_sinks(rows, stats.sinks)
+        if stats.storage is not None:
+            _add_storage(rows, stats.storage)
         return rows
 
     def _from_sink(self, name: str) -> Histogram:
-        found = (getattr(sink, name, None) for sink in self._bus.sinks)
+        found = (self._bus.histograms.get(name), *(getattr(sink, name, None) for sink in self._bus.sinks))
         return next((histogram for histogram in found if isinstance(histogram, Histogram)), _EMPTY)
 
     def _never_down(self, rows: list[tuple[Labels, float]]) -> list[tuple[Labels, float]]:
@@ -130,6 +143,12 @@ class Reader:
                 rows[metric] += _spread(name, read(group))
             rows[catalogue.SINK_FLUSH].append(((name,), _sum([timing.flush for timing in times[name]])))
             rows[catalogue.SINK_LAG].append(((name,), _sum([timing.lag for timing in times[name]])))
+
+
+def _add_storage(rows: Rows, storage: Any) -> None:
+    for metric, read in _FROM_STORAGE.items():
+        rows[metric].append(((), read(storage)))
+    rows[catalogue.KEPT] += (((reason,), count) for reason, count in storage.kept.items())
 
 
 def _spread(name: str, value: Any) -> Iterable[tuple[Labels, Any]]:

@@ -41,7 +41,7 @@ class LaneTally:
     """What the events say about one lane.
 
     Attributes:
-        submitted, dead, evicted, requeued: commands and dead letters so far.
+        submitted, recovered, dead, evicted, requeued: commands and dead letters so far.
         completed: commands that succeeded; each ended one attempt with `ok`, too.
         unsuccessful, attempts: commands and attempts that ended otherwise, by outcome.
         retries: attempts that another one follows, by reason.
@@ -65,6 +65,7 @@ class LaneTally:
         "evicted",
         "last_bad",
         "last_end",
+        "recovered",
         "requeued",
         "retries",
         "retries_total",
@@ -75,6 +76,7 @@ class LaneTally:
     )  # fmt: skip
 
     submitted: int
+    recovered: int
     completed: int
     dead: int
     evicted: int
@@ -90,7 +92,7 @@ class LaneTally:
     end_to_end: Histogram
 
     def __init__(self, bounds: Sequence[float], *, by_type: bool = False) -> None:
-        self.submitted = self.completed = self.dead = self.evicted = self.requeued = 0
+        self.submitted = self.completed = self.recovered = self.dead = self.evicted = self.requeued = 0
         self.unsuccessful_total = self.attempts_total = self.retries_total = 0
         self.last_end: float | None = None
         self.last_bad: TraceIds | None = None
@@ -240,6 +242,8 @@ class Tally:
             _observe(self._duration_of(lane, command), run_seconds, trace, wall)
         elif kind is events.CommandDeadLettered:
             lane.dead += 1
+        elif kind is events.CommandRecovered:
+            lane.recovered += 1
 
     def _duration_of(self, lane: LaneTally, command: Any) -> Histogram:
         if not self._most_types:
@@ -272,6 +276,7 @@ class Tally:
         lanes = self.lanes if len(lane_alerts) * len(self.lanes) <= _MOST_ALERTS else ()
         for key in [(alert, "") for alert in queue_alerts] + [(alert, lane) for alert in lane_alerts for lane in lanes]:
             self.alerts.setdefault(key, set())
+        self.notified |= {(name, outcome): 0 for name in fact[4] for outcome in NOTIFIED} | self.notified
 
     def _alert(self, fact: Fact) -> None:
         fields: list[Any] = [*fact[2:8], *_ALERT_DEFAULTS[len(fact) - 5 :]]
@@ -281,9 +286,7 @@ class Tally:
 
     def _notify(self, fact: Fact) -> None:
         outcome = _NOTIFIED_BY[fact[0]] if fact[0] in _NOTIFIED_BY else "failed" if fact[7] else "retried"
-        for other in NOTIFIED:
-            self.notified.setdefault((fact[2], other), 0)
-        self.notified[fact[2], outcome] += fact[3]
+        self.notified[fact[2], outcome] = self.notified.get((fact[2], outcome), 0) + fact[3]
 
 
 def _observe(histogram: Histogram, seconds: float, trace: TraceIds | None, wall: float) -> None:

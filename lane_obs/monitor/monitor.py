@@ -131,7 +131,8 @@ class QueueMonitor:
             raise ShutdownInProgress("the monitor was stopped and its notifiers are closed; make a new one")
         if self._task is None or self._task.done():
             bus.closers.add(self._end)
-            bus.emit(events.MonitorStarted, self._names("lane"), self._names("queue"))
+            notifiers = tuple(delivery.name for delivery in self._deliveries)
+            bus.emit(events.MonitorStarted, self._names("lane"), self._names("queue"), notifiers)
             for delivery in self._deliveries:
                 delivery.start()
             loop = asyncio.get_running_loop()

@@ -135,6 +135,9 @@ class Source:
             lags = (getattr(sink, "loop_lag", None) for sink in sinks)
             lag = next((lag for lag in lags if isinstance(lag, Histogram)), _NO_LAG)
             return lag.bounds, lag.counts.copy()
+        if metric is catalogue.STORAGE_FAILED:
+            storage = self._queue.storage
+            return 0 if storage is None or storage.ready else 1
         assert metric is catalogue.SINK_DROPPED
         return sum(sum(sink.dropped.values()) for sink in self._queue.bus.stats())
 

@@ -84,9 +84,10 @@ class Attempts:
         if bus.active:
             marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
             bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
+        marked = self._owner.journal.started(handle) if handle._durable else None
         context = handle._context
         assert context is not None
-        attempt = self._attempt(handle)
+        attempt = self._attempt(handle) if marked is None else self._marked_attempt(handle, marked)
         try:
             task = self._spawn(attempt, context.copy(), handle.home.name)
         except Exception as error:  # the user's own task factory
@@ -144,6 +145,20 @@ class Attempts:
             else:
                 self._ended(handle, value, None)
 
+    async def _marked_attempt(self, handle: CommandHandle[Any], marked: asyncio.Future[None]) -> None:
+        """The same, once the storage knows that it runs, or has failed to be told.
+
+        Raises:
+            CancelledError: the attempt was told to stop meanwhile.
+        """
+        try:
+            if not marked.done():
+                await asyncio.wait([marked])
+        except asyncio.CancelledError as error:
+            self._ended(handle, None, error)
+            raise
+        await self._attempt(handle)
+
     def _succeeded(self, handle: CommandHandle[Any], value: Any) -> None:
         owner = self._owner
         handle._task = None
@@ -191,6 +206,8 @@ class Attempts:
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
+        if handle._durable:
+            self._owner.journal.backs_off(handle, delay, error)
         handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"

@@ -10,6 +10,7 @@ from lane_obs.runtime.manager import QueueManager
 
 if TYPE_CHECKING:
     from lane_obs.bus import AnySink, Observer
+    from lane_obs.storage.port import Storage
 
 
 class QueueManagerBuilder:
@@ -64,6 +65,11 @@ class QueueManagerBuilder:
             ConfigError: it is not a whole number of 1 or more.
         """
         self._options["max_concurrency"] = to_count("max_concurrency", max_concurrency, minimum=1)
+        return self
+
+    def with_storage(self, storage: Storage) -> QueueManagerBuilder:
+        """Keeps the commands of durable lanes in a storage. It serves one manager."""
+        self._options["storage"] = storage
         return self
 
     def with_sink(self, sink: AnySink) -> QueueManagerBuilder:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lane_obs.config import to_count
+from lane_obs.config import Duration, to_count, to_seconds
 from lane_obs.core.state import State  # noqa: TC001 - msgspec reads the annotation
 from lane_obs.errors import ConfigError, UnknownCommand
 
@@ -42,7 +42,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
         error: message of its last error, at most 1,000 characters.
         attempts: how many attempts it had.
         failed_at: when it ended, aware, UTC.
-        exception: the error itself.
+        exception: the error itself; `None` in a letter that comes from a storage.
         rerun: what `requeue` needs; `None` in letters made by hand.
     """
 
@@ -58,29 +58,44 @@ class DeadLetter(msgspec.Struct, frozen=True):
     rerun: Rerun | None = None
 
 
+def _nothing(_: DeadLetter) -> None:
+    """Nobody has to be told."""
+
+
 class DeadLetterQueue:
     """The latest dead letters, oldest first. When it is full the oldest goes, counted in `evicted`.
 
     Args:
         max_size: how many letters to keep, 1 or more.
+        max_age: seconds after which a letter goes, seen when another comes or they are listed; `None` (default) for
+            never.
 
     Attributes:
-        max_size: the same.
+        max_size, max_age: the same.
         evicted: how many letters gave way so far.
 
     Raises:
         ConfigError: `max_size` is not a whole number of 1 or more.
     """
 
-    def __init__(self, max_size: int = 1000) -> None:
+    def __init__(self, max_size: int = 1000, max_age: Duration | None = None) -> None:
         self.max_size = to_count("max_size", max_size, minimum=1)
+        self.max_age = None if max_age is None else to_seconds("max_age", max_age)
         self.evicted = 0
         self._letters: dict[str, DeadLetter] = {}
         self._by_lane: Counter[str] = Counter()
         self._requeue: Callable[[DeadLetter], CommandHandle[Any]] | None = None
-        self._on_evict: Callable[[DeadLetter], None] | None = None
+        self._on_evict: Callable[[DeadLetter], None] = _nothing
+        self._on_remove: Callable[[DeadLetter], None] = _nothing
+        self._wall: Callable[[], float] = lambda: 0.0
 
-    def bind(self, requeue: Callable[[DeadLetter], CommandHandle[Any]], on_evict: Callable[[DeadLetter], None]) -> None:
+    def bind(
+        self,
+        requeue: Callable[[DeadLetter], CommandHandle[Any]],
+        on_evict: Callable[[DeadLetter], None],
+        on_remove: Callable[[DeadLetter], None],
+        wall: Callable[[], float],
+    ) -> None:
         """Ties it to the queue whose letters it keeps.
 
         Raises:
@@ -90,6 +105,8 @@ class DeadLetterQueue:
             raise ConfigError("dead_letters", self, "give each queue a DeadLetterQueue of its own")
         self._requeue = requeue
         self._on_evict = on_evict
+        self._on_remove = on_remove
+        self._wall = wall
 
     def push(self, letter: DeadLetter) -> None:
         """Adds a letter; a letter of the same id is replaced, the oldest gives way when full."""
@@ -97,14 +114,30 @@ class DeadLetterQueue:
         self._letters[letter.id] = letter
         self._by_lane[letter.lane] += 1
         if len(self._letters) > self.max_size:
-            oldest = self.pop()
-            self.evicted += 1
-            if oldest is not None and self._on_evict is not None:
-                self._on_evict(oldest)
+            self._evict(next(iter(self._letters)))
+        self._evict_old()
+
+    def _evict_old(self) -> None:
+        if self.max_age is None:
+            return
+        last = self._wall() - self.max_age
+        while self._letters and next(iter(self._letters.values())).failed_at.timestamp() < last:
+            self._evict(next(iter(self._letters)))
+
+    def _evict(self, command_id: str) -> None:
+        letter = self._take(command_id)
+        assert letter is not None
+        self.evicted += 1
+        self._on_evict(letter)
 
     def pop(self) -> DeadLetter | None:
         """Removes and returns the oldest letter; `None` when there is none."""
-        return self._take(next(iter(self._letters))) if self._letters else None
+        if not self._letters:
+            return None
+        letter = self._take(next(iter(self._letters)))
+        assert letter is not None
+        self._on_remove(letter)
+        return letter
 
     def _take(self, command_id: str) -> DeadLetter | None:
         letter = self._letters.pop(command_id, None)
@@ -116,16 +149,51 @@ class DeadLetterQueue:
         """The letter of this id."""
         return self._letters.get(command_id)
 
-    def list(self) -> list[DeadLetter]:
-        """All letters, oldest first."""
-        return [*self._letters.values()]
+    def list(
+        self,
+        *,
+        lane: str | None = None,
+        command_type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> list[DeadLetter]:
+        """Letters, oldest first.
+
+        Args:
+            lane: only those of this lane.
+            command_type: only those of this type.
+            since: only those that failed at this time or later, an aware datetime.
+            until: only those that failed before this time.
+        """
+        self._evict_old()
+        return [
+            letter
+            for letter in self._letters.values()
+            if lane in {None, letter.lane}
+            and command_type in {None, letter.command_type}
+            and (since is None or letter.failed_at >= since)
+            and (until is None or letter.failed_at < until)
+        ]
 
     def clear(self) -> int:
         """Removes all letters and returns how many there were."""
-        count = len(self._letters)
-        self._letters.clear()
-        self._by_lane.clear()
-        return count
+        return self.purge()
+
+    def purge(self, **which: Any) -> int:
+        """Removes the letters that `list` gives for the same arguments, and returns how many there were."""
+        letters = self.list(**which)
+        for letter in letters:
+            self._take(letter.id)
+            self._on_remove(letter)
+        return len(letters)
+
+    def requeue_all(self, **which: Any) -> tuple[CommandHandle[Any], ...]:
+        """Requeues the letters that `list` gives for the same arguments, oldest first; those that cannot run stay.
+
+        Raises:
+            LaneObsError: the queue does not take one; that letter and those after it stay.
+        """
+        return tuple(self.requeue(letter.id) for letter in self.list(**which) if letter.rerun is not None)
 
     def count(self, lane: str) -> int:
         """How many letters of this lane there are."""
@@ -150,11 +218,16 @@ class DeadLetterQueue:
         self._take(command_id)
         return handle
 
+    def restore(self, letter: DeadLetter) -> None:
+        """Takes in a letter that a storage has; nobody is told."""
+        self._letters[letter.id] = letter
+        self._by_lane[letter.lane] += 1
+
     def __len__(self) -> int:
         return len(self._letters)
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return iter(self.list())
+        return iter([*self._letters.values()])
 
     def __contains__(self, command_id: object) -> bool:
         return command_id in self._letters

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lane_obs.errors import ConfigError
+from lane_obs.errors import ConfigError, DuplicateId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.options import Options
 
 
 class Directory:
@@ -59,6 +60,18 @@ class Directory:
                 if found is not None and found.id != command_id:
                     return None
         return found
+
+    def same(self, options: Options) -> CommandHandle[Any] | None:
+        """The live command with the same idempotency key; `None` when there is none.
+
+        Raises:
+            DuplicateId: a live command has the id, or the queue would give it to one.
+        """
+        if options.key is not None and (known := self.by_key.get(options.key)) is not None:
+            return known
+        if options.id is not None and (options.id in self.by_id or self.is_own(options.id)):
+            raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
+        return None
 
     def is_own(self, command_id: str) -> bool:
         """Whether an id is of the form of the queue's own making."""

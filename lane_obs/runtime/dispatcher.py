@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from lane_obs.core.timer import Timers
 from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
+from lane_obs.runtime.idle import Idle
 from lane_obs.runtime.options import NO_OPTIONS
 from lane_obs.runtime.stop import Stops
 from lane_obs.runtime.work import discard
@@ -85,7 +87,8 @@ class Dispatcher:
         self.is_open = False
         """Whether commands are started."""
         self._closed = False
-        self._idle: list[asyncio.Future[None]] = []
+        self.idle = Idle(engine)
+        self.journal: Any = None  # the `Journal` of durable commands, where there is a storage
         self.attempts = Attempts(self, rng)
         self.stops = Stops(self, stuck_after)
 
@@ -178,8 +181,8 @@ class Dispatcher:
 
     # --- in -----------------------------------------------------------------------------------------------------
 
-    def admit(self, handle: CommandHandle[Any], now: float, *, requeued: bool = False) -> None:
-        """Takes in a command whose handle is complete."""
+    def admit(self, handle: CommandHandle[Any], now: float, *, requeued: bool = False, recovered: bool = False) -> None:
+        """Takes in a command whose handle is complete; one that is recovered was submitted in an earlier process."""
         options = handle._options
         if options is NO_OPTIONS:
             self._by_seq[handle.seq] = handle
@@ -188,6 +191,8 @@ class Dispatcher:
             self.directory.add(handle)
             self.engine.submit(handle, now, delayed=options.delay > 0, returning=requeued)
             self._set_timers(handle, now)
+        if recovered:
+            return
         bus = self.bus
         if bus.at_submit:
             bus.call(bus.at_submit, handle)
@@ -197,11 +202,11 @@ class Dispatcher:
             self.wake()
 
     def _set_timers(self, handle: CommandHandle[Any], now: float) -> None:
-        options = handle._options
-        if options.delay > 0:
-            handle.timer = self.timers.set(now + options.delay, timer.DUE, handle)
-        if options.deadline is not None:
-            handle.deadline_timer = self.timers.set(now + options.deadline, timer.DEADLINE, handle)
+        delay, deadline = handle._options.delay, handle._options.deadline
+        if delay > 0:
+            handle.timer = self.timers.set(now + delay, timer.DUE, handle)
+        if deadline is not None:
+            handle.deadline_timer = self.timers.set(handle.submitted_at + deadline, timer.DEADLINE, handle)
         if self.loop is not None:
             self.arm()
 
@@ -210,6 +215,8 @@ class Dispatcher:
     def succeed(self, handle: CommandHandle[Any], value: Any, now: float) -> None:
         """Ends a running command with its value."""
         self.engine.succeed(handle, now)
+        if handle._durable:
+            self._write_end(handle, None, None, ran=True)
         self._let_go(handle, value)
         if self.bus.active:
             self.bus.append((completed, now, handle))
@@ -226,22 +233,30 @@ class Dispatcher:
             if handle.deadline_timer is not None:
                 self.timers.cancel(handle.deadline_timer)
                 handle.deadline_timer = None
-        if handle._waiters is not None:
-            self._resolve(handle)
-        if not self.engine.live and self._idle:
-            self._tell_idle()
+        if handle._waiters is not None and handle._ending is None:
+            handle.tell_waiters()
+        if self.idle.waiting:
+            self.idle.check()
 
-    @staticmethod
-    def _resolve(handle: CommandHandle[Any]) -> None:
-        waiters, handle._waiters = handle._waiters, None
-        for future in waiters or ():
-            if not future.done():
-                future.set_result(None)
+    def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
+        """Has the end of a durable command committed; those who wait for its result are told then."""
+        ending = self.journal.ended(handle, error, rerun, ran=ran)
+        if ending is not None:
+            handle._ending = ending
+            self.idle.unsettled += 1
+            ending.add_done_callback(functools.partial(self._settle_end, handle), context=self._context)
+
+    def _settle_end(self, handle: CommandHandle[Any], _ended: asyncio.Future[None]) -> None:
+        handle._ending = None
+        handle.tell_waiters()
+        self.idle.settled()
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
         rerun, ran = (handle._call, handle._args), handle.state is State.RUNNING
         self.engine.finish(handle, state, now)
+        if handle._durable:
+            self._write_end(handle, error, rerun, ran=ran)
         self._let_go(handle, (error, error.__traceback__))
         if self.bus.active:
             named = (type(error).__name__, error_text(error), error)
@@ -260,23 +275,6 @@ class Dispatcher:
         """
         if asyncio._get_running_loop() is not self.loop:
             raise WrongLoop("the queue belongs to another event loop or thread; use submit_threadsafe from threads")
-
-    async def idle(self) -> None:
-        """Returns once no command lives."""
-        while self.engine.live:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._idle.append(future)
-            try:
-                await future
-            finally:
-                if future in self._idle:
-                    self._idle.remove(future)
-
-    def _tell_idle(self) -> None:
-        waiting, self._idle = self._idle, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
 
     # --- telling ------------------------------------------------------------------------------------------------
 

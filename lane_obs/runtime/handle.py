@@ -64,6 +64,10 @@ class CommandHandle(Record, Generic[T], eq=False):
     """Likewise."""
     trace: TraceIds | None = None
     span: Any = None
+    _durable: bool = False
+    """Whether a storage keeps it."""
+    _ending: asyncio.Future[None] | None = None
+    """Its end, while that is not committed yet: whoever awaits it is told afterwards."""
 
     @property
     def id(self) -> str:
@@ -151,7 +155,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         loop = _running_loop()
         if loop is None or loop is not self._owner.loop:
             raise WrongLoop(f"command {self.id} belongs to another event loop")
-        if self.state not in FINAL:
+        if self.state not in FINAL or self._ending is not None:
             future: asyncio.Future[None] = loop.create_future()
             if self._waiters is None:
                 self._waiters = [future]
@@ -166,6 +170,13 @@ class CommandHandle(Record, Generic[T], eq=False):
             value: T = self._value
             return value
         return self.result()
+
+    def tell_waiters(self) -> None:
+        """Lets those go on who await it; the queue calls this once."""
+        waiters, self._waiters = self._waiters, None
+        for future in waiters or ():
+            if not future.done():
+                future.set_result(None)
 
     def _forget_waiter(self, future: asyncio.Future[None]) -> None:
         if self._waiters is not None and future in self._waiters:

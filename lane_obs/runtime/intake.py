@@ -7,34 +7,33 @@ import contextlib
 import contextvars
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from lane_obs import events
 from lane_obs.command import type_name
 from lane_obs.config import Overflow
 from lane_obs.core.state import State
 from lane_obs.errors import (
     DuplicateId,
+    InvalidCommand,
     LaneFullError,
+    LaneObsError,
     ShutdownInProgress,
     UnknownLane,
     WrongLoop,
 )
+from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.handle import CommandHandle, current_handle
 from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import drop_error
+from lane_obs.runtime.pressure import Pressure
 from lane_obs.runtime.room import Room
 from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
     from lane_obs.core.lane import Lane
-    from lane_obs.runtime.dead_letters import DeadLetter
     from lane_obs.runtime.dispatcher import Dispatcher
 
 _running_loop = asyncio._get_running_loop
@@ -42,17 +41,6 @@ _copy_context = contextvars.copy_context
 # Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
 # one object for each command that waits.
 _EMPTY = contextvars.Context()
-
-
-class Draft(msgspec.Struct):
-    """A command that is checked but not enqueued. `seq` is set for one that has had a place before."""
-
-    home: Lane
-    work: Any
-    call: Callable[..., Any]
-    args: tuple[Any, ...]
-    options: Options = NO_OPTIONS
-    seq: int = 0
 
 
 class Intake:
@@ -63,13 +51,16 @@ class Intake:
         self._dispatcher = dispatcher
         self._now = clock.now
         self._bus = bus
-        self._seq = 0
-        self._pressed: dict[str, None] = {}  # in order, so that runs repeat exactly
+        self.seq = 0
+        """The number of the latest command."""
+        self.durable: Any = None
+        """The `DurableIntake`; `None` for none."""
+        self._pressure = Pressure(engine.lanes, bus)
         self.threads = ThreadCalls()
         self.room = Room()
         self.refusing = False
         dispatcher.on_wake = self._after_wake
-        dispatcher.on_back_off = self._watch_pressure
+        dispatcher.on_back_off = self._pressure.rise
 
     def bind(self) -> None:
         """Ties the queue to the running event loop, or checks that it is tied to it.
@@ -97,7 +88,7 @@ class Intake:
                 home = self._engine.lanes[lane]
             except (KeyError, TypeError):
                 home = self.find_lane(lane, work)
-            if home.config.max_pending is None:
+            if home.config.max_pending is None and not home.is_durable:
                 return self._enqueue(home, work, work, args, options)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
@@ -110,7 +101,7 @@ class Intake:
             InvalidCommand: it cannot be run, or not as often as its retry policy may ask.
             LaneObsError: as `CommandQueue.submit` says.
         """
-        self._check_open(lane, work)
+        self.check_open(lane, work)
         home = self.find_lane(lane, work)
         named, call, args = resolve(work, args, self.threads)
         if runs_once(named):
@@ -118,18 +109,20 @@ class Intake:
         return Draft(home, named, call, args, options)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:
-        """Enqueues a draft; `None` when its lane is full and lets submitters wait.
+        """Enqueues a draft; `None` when its submitter has to wait: its lane is full and lets wait, or is durable.
 
         Raises:
             DuplicateId: a live command has its id.
             LaneFullError: the lane is full and rejects.
         """
-        known = self._find_same(draft)
+        known = self.find_same(draft)
         if known is not None:
             return known
-        if self.room.is_taken(draft.home) and not self._make_room(draft):
+        if draft.home.is_durable:
             return None
-        return self._enqueue_draft(draft)
+        if self.room.is_taken(draft.home) and not self.make_room(draft):
+            return None
+        return self.enqueue(draft)
 
     async def place_waiting(self, draft: Draft) -> CommandHandle[Any]:
         """Waits for room, then enqueues a draft.
@@ -139,28 +132,53 @@ class Intake:
             CancelledError: whoever waits was cancelled; nothing is enqueued.
             DuplicateId: another live command has got its id meanwhile.
         """
+        if draft.home.is_durable:
+            handle: CommandHandle[Any] = await self.durable.place(draft)
+            return handle
+        await self.wait_for_room(draft)
+        try:
+            return self.find_same(draft) or self.enqueue(draft)
+        finally:
+            self.room.grant(draft.home)  # the place, where it was not used after all
+
+    async def wait_for_room(self, draft: Draft) -> None:
+        """Returns when there is a place for a draft, which the caller must use at once.
+
+        Raises:
+            ShutdownInProgress: the queue began to shut down meanwhile.
+        """
         try:
             with contextlib.suppress(ShutdownInProgress):  # told below
                 await self.room.wait(draft.home)
                 self.room.release(draft.home)
-            self._check_open(draft.home.name, draft.work)
+            self.check_open(draft.home.name, draft.work)
         except BaseException:
             discard(draft.work)
             raise
-        try:
-            return self._find_same(draft) or self._enqueue_draft(draft)
-        finally:
-            self.room.grant(draft.home)  # the place, where it was not used after all
 
-    def _enqueue_draft(self, draft: Draft) -> CommandHandle[Any]:
-        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, seq=draft.seq)
+    def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
+        """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
+        parts = draft.home, draft.work, draft.call, draft.args, draft.options
+        return self._enqueue(*parts, seq=draft.seq, requeued=requeued)
+
+    def next_seq(self) -> int:
+        """The number of the next command."""
+        self.seq += 1
+        return self.seq
 
     def _enqueue(
-        self, home: Lane, work: Any, call: Any, args: tuple[Any, ...], options: Options, *, seq: int = 0
+        self,
+        home: Lane,
+        work: Any,
+        call: Any,
+        args: tuple[Any, ...],
+        options: Options,
+        *,
+        seq: int = 0,
+        requeued: bool = False,
     ) -> CommandHandle[Any]:
-        requeued = seq > 0
-        if not requeued:
-            seq = self._seq = self._seq + 1
+        if not seq:
+            seq = self.seq = self.seq + 1
         now = self._now()
         context = _copy_context()
         if not context:
@@ -181,24 +199,26 @@ class Intake:
             _work=work,
             _options=options,
             _context=context,
+            _durable=home.is_durable,
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
-            self._watch_pressure(home)
+            self._pressure.rise(home)
         return handle
 
-    def _check_open(self, lane: str, work: Any) -> None:
-        if self.refusing:
-            self._reject(lane, work, "shutting_down")
-            raise ShutdownInProgress("the queue is shutting down and takes no new work")
-
-    def check_lane(self, lane: str) -> None:
-        """Checks that there is a lane of this name.
+    def check_open(self, lane: str, work: Any) -> None:
+        """Refuses work while the queue shuts down.
 
         Raises:
-            UnknownLane: there is none.
+            ShutdownInProgress: it does.
         """
-        self._engine.lane(lane)
+        if self.refusing:
+            self.reject(lane, work, "shutting_down")
+            raise ShutdownInProgress("the queue is shutting down and takes no new work")
+
+    def lane_or_none(self, name: str) -> Lane | None:
+        """The lane of this name; `None` when there is none."""
+        return self._engine.lanes.get(name)
 
     def find_lane(self, lane: str, work: Any) -> Lane:
         """The lane of this name; a submit to an unknown one counts as rejected.
@@ -209,31 +229,31 @@ class Intake:
         try:
             return self._engine.lane(lane)
         except UnknownLane:
-            self._reject(str(lane)[:200], work, "unknown_lane")
+            self.reject(str(lane)[:200], work, "unknown_lane")
             raise
 
-    def _reject(self, lane: str, work: Any, reason: str) -> None:
+    def reject(self, lane: str, work: Any, reason: str) -> None:
+        """Counts a submit as refused."""
         kind = type_name(work)
         self._bus.call(self._bus.at_reject, (lane, kind, reason))
         self._bus.emit(events.CommandRejected, lane, kind, reason)
 
-    def _find_same(self, draft: Draft) -> CommandHandle[Any] | None:
+    def find_same(self, draft: Draft) -> CommandHandle[Any] | None:
         """The live command with the same idempotency key; refuses an id that is in use.
 
         Raises:
             DuplicateId: the id is in use.
         """
-        options = draft.options
-        if options.key is not None and (known := self._dispatcher.directory.by_key.get(options.key)) is not None:
+        try:
+            known = self._dispatcher.directory.same(draft.options)
+        except DuplicateId:
             discard(draft.work)
-            return known
-        directory = self._dispatcher.directory
-        if options.id is not None and (options.id in directory.by_id or directory.is_own(options.id)):
+            raise
+        if known is not None:
             discard(draft.work)
-            raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
-        return None
+        return known
 
-    def _make_room(self, draft: Draft) -> bool:
+    def make_room(self, draft: Draft) -> bool:
         """Makes room in a full lane if its policy is to; False when the submitter has to wait."""
         home = draft.home
         if not self.room.waiting(home):
@@ -251,32 +271,18 @@ class Intake:
             self._dispatcher.fail(oldest, State.FAILED, drop_error(oldest), self._now())
         return True
 
+    def not_now(self, draft: Draft) -> LaneObsError:
+        """Makes the error for a draft that could only be placed by waiting."""
+        if draft.home.is_durable:
+            discard(draft.work)
+            return InvalidCommand(f"lane {draft.home.name!r} is durable: a submit waits for its commit; await submit()")
+        return self.full(draft)
+
     def full(self, draft: Draft) -> LaneFullError:
         """Counts a submit as rejected and makes the error that says so."""
-        self._reject(draft.home.name, draft.work, "full")
+        self.reject(draft.home.name, draft.work, "full")
         discard(draft.work)
         return LaneFullError(draft.home.name, draft.home.config.max_pending or 0)
-
-    def requeue(self, letter: DeadLetter) -> CommandHandle[Any]:
-        """Takes a dead letter back in; see `DeadLetterQueue.requeue`.
-
-        Raises:
-            DuplicateId: a live command has its id or key.
-            LaneObsError: the queue shuts down, or the lane is full or gone.
-        """
-        rerun = letter.rerun
-        assert rerun is not None
-        self.bind()
-        self._check_open(letter.lane, rerun.work)
-        home = self.find_lane(letter.lane, rerun.work)
-        options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
-        if self._dispatcher.directory.find(letter.id) is not None or options.key in self._dispatcher.directory.by_key:
-            raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
-        draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
-        if self.room.is_taken(home):
-            raise self.full(draft)
-        self._bus.emit(events.DeadLetterRequeued, letter.id, letter.lane, letter.command_type)
-        return self._enqueue_draft(draft)
 
     def refuse(self) -> None:
         """Takes no new work from now on, and tells those who wait for room."""
@@ -286,12 +292,4 @@ class Intake:
     def _after_wake(self) -> None:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
-        for name in [name for name in self._pressed if not self._engine.lanes[name].pending]:
-            del self._pressed[name]
-            self._bus.emit(events.LaneIdle, name, 0)
-
-    def _watch_pressure(self, home: Lane) -> None:
-        threshold = home.config.pressure_threshold
-        if threshold is not None and home.name not in self._pressed and home.pending >= threshold:
-            self._pressed[home.name] = None
-            self._bus.emit(events.LanePressure, home.name, home.pending, threshold)
+        self._pressure.fall()

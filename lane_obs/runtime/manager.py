@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lane_obs.config import Duration, LaneConfig
     from lane_obs.runtime.dead_letters import DeadLetterQueue
     from lane_obs.runtime.options import SubmitOptions
+    from lane_obs.storage.port import Storage
 
 _CLOSE_ROUNDS: Final = 3
 
@@ -39,7 +40,7 @@ class QueueManager(CommandQueue):
     when the block raised.
 
     Args:
-        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after: as for `CommandQueue`.
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage: as for `CommandQueue`.
         observe: logs, metrics and traces in one: an `Observability`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
             `lane_obs.run`, in seconds; `None` (default) waits for all work.
@@ -49,7 +50,7 @@ class QueueManager(CommandQueue):
         ConfigError: a value that is not allowed, named.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by name
         self,
         lanes: Mapping[str, LaneConfig] | None = None,
         *,
@@ -60,20 +61,16 @@ class QueueManager(CommandQueue):
         clock: Clock | None = None,
         seed: int | None = None,
         stuck_after: Duration = 5.0,
+        storage: Storage | None = None,
         drain_timeout: Duration | None = None,
         close_timeout: Duration = 5.0,
     ) -> None:
         self.drain_timeout = None if drain_timeout is None else to_seconds("drain_timeout", drain_timeout, zero=True)
         self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
         super().__init__(
-            lanes,
-            max_concurrency=max_concurrency,
-            sinks=sinks if observe is None else [*sinks, *observe.sinks],
-            dead_letters=dead_letters,
-            clock=clock,
-            seed=seed,
-            stuck_after=stuck_after,
-        )
+            lanes, max_concurrency=max_concurrency, sinks=sinks if observe is None else [*sinks, *observe.sinks],
+            dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
+        )  # fmt: skip
         self._closed = False
         self._complete = False
         self._closing: asyncio.Task[None] | None = None
@@ -145,7 +142,7 @@ class QueueManager(CommandQueue):
 
     async def _wait_idle(self, limit: float | None) -> bool:
         """Tells whether no command lives, after at most `limit` seconds."""
-        waiting = asyncio.ensure_future(self._dispatcher.idle())
+        waiting = asyncio.ensure_future(self._dispatcher.idle.wait())
         over = asyncio.get_running_loop().create_future()
         timer = None if limit is None else self._clock.call_at(self._clock.now() + limit, over.cancel)
         try:
@@ -155,7 +152,7 @@ class QueueManager(CommandQueue):
             over.cancel()
             if timer is not None:
                 timer.cancel()
-        return not self._engine.live
+        return self._dispatcher.idle.is_now
 
     def _ended_counts(self) -> dict[str, int]:
         return {str(state): self._engine.total(state) for state in State if state in FINAL}
@@ -184,6 +181,7 @@ class QueueManager(CommandQueue):
 
     async def _close(self) -> None:
         await self.shutdown()
+        await self._durability.begin_close()
         live = list(self._dispatcher.directory)
         for handle in live:
             handle.cancel()
@@ -192,10 +190,13 @@ class QueueManager(CommandQueue):
         _open_managers.discard(self)
         try:
             self._intake.threads.close()
-        finally:  # the last events go out whatever the threads do
-            self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
-            await self._bus.close()
-        self._closed = True
+        finally:  # the last events go out whatever the threads and the storage do
+            try:
+                await self._durability.close()
+            finally:
+                self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
+                await self._bus.close()
+                self._closed = True
 
     async def _end_running(self) -> int:
         """Cancels what runs, again a few times, and gives up what is left; returns how many that was."""

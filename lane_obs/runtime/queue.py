@@ -17,9 +17,11 @@ from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, err
 from lane_obs.runtime.columns import Columns
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
+from lane_obs.runtime.durability import Durability
 from lane_obs.runtime.explain import explain
 from lane_obs.runtime.intake import Intake
-from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats
+from lane_obs.runtime.letters import requeue
+from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats, StorageStats
 from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from lane_obs.config import Duration
     from lane_obs.core.lane import Lane
     from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.storage.port import Storage
 
 
 class CommandQueue(Submitter):
@@ -46,6 +49,7 @@ class CommandQueue(Submitter):
         clock: all time comes from it; default real time.
         seed: seed of the jitter and of the ids, for runs that repeat exactly; default random.
         stuck_after: seconds after which a command that ignores its cancellation is reported as stuck.
+        storage: keeps the commands of durable lanes, which are all that do not say `durable=False`.
 
     Attributes:
         dead_letters: the `DeadLetterQueue`.
@@ -64,6 +68,7 @@ class CommandQueue(Submitter):
         clock: Clock | None = None,
         seed: int | None = None,
         stuck_after: Duration = 5.0,
+        storage: Storage | None = None,
     ) -> None:
         lanes = DEFAULT_LANES if lanes is None else lanes
         check_lanes(lanes, max_concurrency)
@@ -81,7 +86,8 @@ class CommandQueue(Submitter):
         )
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
-        self.dead_letters.bind(self._intake.requeue, self._evicted)
+        self._durability = Durability(storage, lanes, self._intake, self._dispatcher, self._clock)
+        self.dead_letters.bind(self._requeue, self._evicted, self._durability.forget_letter, self._clock.wall)
         self._bus.attach(self)
 
     @classmethod
@@ -101,9 +107,21 @@ class CommandQueue(Submitter):
         if self._intake.refusing:
             raise ShutdownInProgress("the queue was shut down; make a new one")
         if not self._dispatcher.is_open:
+            await self._durability.open(self.dead_letters)
             self._bus.start()
             self._bus.emit(events.QueueStarted)
             self._dispatcher.open()
+            self._durability.recover()
+
+    @property
+    def storage(self) -> StorageStats | None:
+        """How the storage is, from any thread; `None` without one."""
+        return self._durability.stats()
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether all stored commands have been brought back; true without a storage."""
+        return self._durability.is_recovered
 
     def is_started(self) -> bool:
         """Whether it was started and is not closed."""
@@ -113,7 +131,11 @@ class CommandQueue(Submitter):
 
     def _to_dead_letters(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> None:
         call, args = rerun
-        again = None if runs_once(handle._work) else Rerun(handle.seq, handle._work, call, args, handle._options)
+        again = (
+            None
+            if call is None or runs_once(handle._work)
+            else Rerun(handle.seq, handle._work, call, args, handle._options)
+        )
         kind, text = type(error).__name__, error_text(error)
         failed_at = datetime.fromtimestamp(self._clock.wall(), UTC)
         name, reason = handle.command_type, handle.state
@@ -123,7 +145,11 @@ class CommandQueue(Submitter):
             DeadLetter(handle.id, handle.lane, name, reason, kind, text, handle.attempt, failed_at, error, again)
         )
 
+    def _requeue(self, letter: DeadLetter) -> CommandHandle[Any]:
+        return requeue(letter, self._intake, self._dispatcher)
+
     def _evicted(self, letter: DeadLetter) -> None:
+        self._durability.forget_letter(letter)
         self._bus.emit(events.DeadLetterEvicted, letter.id, letter.lane, letter.command_type)
 
     # --- look and steer -----------------------------------------------------------------------------------------
@@ -216,6 +242,7 @@ class CommandQueue(Submitter):
             dead_letters=len(self.dead_letters),
             dead_letters_evicted=self.dead_letters.evicted,
             sinks=self._bus.stats(),
+            storage=self._durability.stats(),
         )
 
     def _lane_stats(self, lane: Lane, now: float, stuck: int) -> LaneStats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from lane_obs.errors import ShutdownInProgress
@@ -22,6 +22,7 @@ class Room:
     def __init__(self) -> None:
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}
         self._granted: dict[str, int] = {}
+        self._saving: Counter[str] = Counter()
 
     def is_taken(self, lane: Lane) -> bool:
         """Whether the lane has no place for a newcomer."""
@@ -29,12 +30,23 @@ class Room:
         if bound is None:
             return False
         # A place that is granted and not yet used is ahead of any newcomer, whatever is free behind it.
-        return bool(self._lines.get(lane.name) or self._granted.get(lane.name)) or lane.pending >= bound
+        return bool(self._lines.get(lane.name) or self._granted.get(lane.name)) or self._held(lane) >= bound
 
     def is_full(self, lane: Lane) -> bool:
         """Whether the lane holds, or has promised, as many places as it has."""
         bound = lane.config.max_pending
-        return bound is not None and lane.pending + self._granted.get(lane.name, 0) >= bound
+        return bound is not None and self._held(lane) + self._granted.get(lane.name, 0) >= bound
+
+    def _held(self, lane: Lane) -> int:
+        return lane.pending + self._saving[lane.name]
+
+    def reserve(self, lane: Lane) -> None:
+        """Holds a place for a command that is being saved, until `unreserve`."""
+        self._saving[lane.name] += 1
+
+    def unreserve(self, lane: Lane) -> None:
+        """Gives that place back: the command is in its lane, or will not come."""
+        self._saving[lane.name] -= 1
 
     def waiting(self, lane: Lane) -> int:
         """How many callers wait for this lane."""

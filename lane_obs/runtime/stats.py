@@ -55,6 +55,34 @@ class LaneStats(msgspec.Struct, frozen=True):
         return self.ready + self.delayed + self.backoff
 
 
+class StorageStats(msgspec.Struct, frozen=True):
+    """A queue's storage at one moment.
+
+    Attributes:
+        ready: whether it takes changes.
+        error: why not, in words; `None` when it does.
+        recovered: whether all that was stored has been brought back.
+        commands: commands stored.
+        letters: dead letters stored.
+        pending: changes that wait to be committed, or to be tried again.
+        failures: transactions that failed so far.
+        dropped: changes lost so far, because too many waited.
+        file_bytes: size of its files.
+        kept: stored commands that cannot run here, by reason: `unknown_lane`, `unregistered`.
+    """
+
+    ready: bool
+    error: str | None
+    recovered: bool
+    commands: int
+    letters: int
+    pending: int
+    failures: int
+    dropped: int
+    file_bytes: int
+    kept: Mapping[str, int]
+
+
 class QueueStats(msgspec.Struct, frozen=True):
     """A whole queue at one moment.
 
@@ -65,6 +93,7 @@ class QueueStats(msgspec.Struct, frozen=True):
         dead_letters: dead letters kept.
         dead_letters_evicted: dead letters that gave way so far.
         sinks: what became of the events, by sink.
+        storage: the storage; `None` for none.
     """
 
     lanes: Mapping[str, LaneStats]
@@ -73,6 +102,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     dead_letters: int
     dead_letters_evicted: int
     sinks: tuple[SinkStats, ...]
+    storage: StorageStats | None = None
 
     @property
     def total_pending(self) -> int:

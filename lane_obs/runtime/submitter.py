@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from lane_obs.errors import ConfigError, InvalidCommand
-from lane_obs.runtime.intake import Draft, Intake
+from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.options import NO_OPTIONS, Options, SubmitOptions, make_options
 from lane_obs.runtime.work import discard, refuse
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from lane_obs.command import Command
     from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.intake import Intake
 
 T = TypeVar("T")
 
@@ -106,7 +107,7 @@ class Submitter:
             refuse(work)
             raise
         if isinstance(placed, Draft):
-            raise self._intake.full(placed)
+            raise self._intake.not_now(placed)
         return placed
 
     async def submit_many(
@@ -133,9 +134,11 @@ class Submitter:
             checked = _check_many(pairs, options)
             intake.bind()
             if not pairs:
-                intake.check_lane(lane)
+                intake.find_lane(lane, "")
             for work, *args in pairs:
                 drafts.append(intake.prepare(lane, work, tuple(args), checked))
+            if drafts and drafts[0].home.is_durable:
+                return list(await intake.durable.place_many(drafts))
             for draft in drafts:
                 handles.append(intake.place(draft) or await intake.place_waiting(draft))
         except BaseException:

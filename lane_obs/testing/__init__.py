@@ -3,5 +3,6 @@
 from lane_obs.clock import VirtualClock, sleep, sleep_until
 from lane_obs.sinks.memory import MemorySink
 from lane_obs.testing.sink import check_sink
+from lane_obs.testing.storage import check_storage
 
-__all__ = ["MemorySink", "VirtualClock", "check_sink", "sleep", "sleep_until"]
+__all__ = ["MemorySink", "VirtualClock", "check_sink", "check_storage", "sleep", "sleep_until"]

@@ -60,9 +60,12 @@ All commands completed, safe to exit
 1 queue.shutdown.started
 1 queue.started
 """,
+    "own_storage.py": """\
+stored: ['7']
+""",
     "queue_monitoring.py": """\
 Pending: 3, Active: 2
-queue.alert.firing: {'rule': 'pending', 'value': 3, 'threshold': 2}
+queue.alert.firing: pending 3 > 2 (warning)
 """,
     "retry_policies.py": """\
 attempt 4 went through

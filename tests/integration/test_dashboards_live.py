@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
+import tempfile
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,22 @@ import prometheus_client
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from lane_obs import BackgroundSink, LaneConfig, MemorySink, MonitorConfig, QueueManager, QueueMonitor, RetryPolicy
+from lane_obs import (
+    BackgroundSink,
+    LaneConfig,
+    MemorySink,
+    MonitorConfig,
+    QueueManager,
+    QueueMonitor,
+    RetryPolicy,
+    command,
+)
 from lane_obs.alerts import Rule, compile_rules
 from lane_obs.alerts.prometheus import prometheus_rules
 from lane_obs.errors import LaneFullError
 from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.observability import Metrics, Observability, Traces
+from lane_obs.storage import LocalStorage, StoredCommand
 from tests.conftest import run_clean
 from tests.integration.services import grafana
 from tests.integration.services.grafana import Viewer
@@ -36,11 +47,12 @@ ROUNDS = 8
 """Between two of them Prometheus scrapes."""
 
 LANES = {
-    "fast": LaneConfig(1, 3, priority=1),
-    "flaky": LaneConfig(0, 2, priority=2, timeout=0.03, retry=RetryPolicy.fixed(1, 0.2, jitter="none")),
-    "small": LaneConfig(0, 1, priority=3, max_pending=2, overflow="reject"),
-    "held": LaneConfig(0, 1, priority=4),
-    "late": LaneConfig(0, 4, priority=9),
+    "fast": LaneConfig(1, 3, priority=1, durable=False),
+    "flaky": LaneConfig(0, 2, priority=2, timeout=0.03, retry=RetryPolicy.fixed(1, 0.2, jitter="none"), durable=False),
+    "small": LaneConfig(0, 1, priority=3, max_pending=2, overflow="reject", durable=False),
+    "held": LaneConfig(0, 1, priority=4, durable=False),
+    "late": LaneConfig(0, 4, priority=9, durable=False),
+    "stored": LaneConfig(0, 1, priority=9),
 }
 RULES = (
     Rule(measure="ready_depth", warning=0, critical=1),
@@ -52,6 +64,11 @@ RULES = (
 ZERO = {
     ("Scraped", "B"): "no target is down",
     ("Garbage collected", "B"): "all garbage can be collected",
+    ("Storage failed", "A"): "it does not fail",
+    ("Storage trouble", "A"): "likewise",
+    ("Storage trouble", "B"): "likewise",
+    ("Storage trouble", "C"): "likewise",
+    ("Commands recovered", "A"): "they were there before the first scrape",
 }
 """Queries that give nothing but zeros, by panel, each with the reason."""
 
@@ -75,10 +92,15 @@ class Run:
 
 
 class Broken:
-    """A sink that fails at everything."""
+    """A sink that fails at everything from the first burst on, which comes when zeros have been seen."""
+
+    def __init__(self) -> None:
+        self._fails = False
 
     def handle(self, events: Sequence[LaneEvent]) -> None:
-        raise OSError("no space left on device")
+        self._fails = self._fails or any(event.payload.get("lane") == "late" for event in events)
+        if self._fails:
+            raise OSError("no space left on device")
 
     def close(self) -> None:
         pass
@@ -99,6 +121,23 @@ class Blocked:
 
 async def work() -> None:
     await asyncio.sleep(0.01)
+
+
+@command("dashboards.stored")
+async def stored() -> None:
+    await asyncio.sleep(0.01)
+
+
+async def storage() -> LocalStorage:
+    """A storage in which an earlier process has left a command that can run, and one of a type that is not there."""
+    made = LocalStorage(tempfile.mkdtemp(prefix="lane-obs-"))
+    await made.open()
+    for number, kind in enumerate(("dashboards.stored", "dashboards.gone"), 1):
+        await made.save_command(
+            StoredCommand(id=f"old-{number}", seq=number, lane="stored", command_type=kind, payload=b"[]")
+        )
+    await made.close()
+    return made
 
 
 async def work_long() -> None:
@@ -140,8 +179,9 @@ async def shop(port: int) -> AsyncIterator[QueueManager]:
     )
     sinks: list[Any] = [memory, Broken(), BackgroundSink(blocked, capacity=100)]
     manager = QueueManager(
-        LANES, max_concurrency=5, sinks=sinks, observe=observability, dead_letters=3, stuck_after=0.01
-    )
+        LANES, max_concurrency=5, sinks=sinks, observe=observability, dead_letters=3, stuck_after=0.01,
+        storage=await storage(),
+    )  # fmt: skip
     config = MonitorConfig(
         interval=SCRAPE / 2,
         active_warning_threshold=None,
@@ -171,9 +211,10 @@ async def burst(manager: QueueManager) -> None:
     many: Sequence[Callable[[], Any]] = [work] * 30
     await manager.submit_many("late", many)
     await manager.submit_many("fast", many)
-    for command in (fail, hang, fail):
-        await manager.submit("flaky", command)
+    for failing in (fail, hang, fail):
+        await manager.submit("flaky", failing)
     await manager.submit("late", work, deadline=0.001)
+    await manager.submit("stored", stored)
     await manager.submit("fast", work, delay=1.0)
     with contextlib.suppress(LaneFullError):
         for _ in range(4):

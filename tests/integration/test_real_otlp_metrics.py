@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lane_obs import LaneConfig, QueueManager
+from lane_obs import LaneConfig, MonitorConfig, QueueManager, QueueMonitor, command
 from lane_obs.metrics import CATALOGUE, catalogue
+from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.sinks.otel_metrics import OtelMetricsSink, name_of
 from lane_obs.sinks.watchdog import LoopWatchdog
+from lane_obs.storage import LocalStorage
 from tests.integration.services.otlp import Collector
 from tests.integration.services.tools import require_oteltap, require_rotel
 
@@ -22,14 +24,26 @@ if TYPE_CHECKING:
 COMMANDS = 37
 
 
-async def run(sink: OtelMetricsSink) -> None:
-    async def work() -> None:
-        pass
+@command("otlp_metrics.work")
+async def work() -> None:
+    pass
 
-    watchdog = LoopWatchdog()
-    async with QueueManager({"api": LaneConfig(0, 2)}, sinks=[watchdog, sink], dead_letters=5) as manager:
-        for _ in range(COMMANDS):
+
+async def run(sink: OtelMetricsSink, directory: Path) -> None:
+    watchdog, lanes = LoopWatchdog(), {"api": LaneConfig(0, 2)}
+    async with QueueManager(lanes, sinks=[watchdog, sink], dead_letters=5, storage=LocalStorage(directory)) as manager:
+        told = asyncio.Event()
+        notifiers = [CallbackNotifier(lambda _: told.set(), "told")]
+        config = MonitorConfig(interval=0.01, pending_warning_threshold=0, rules=(), notifiers=notifiers)
+        monitor = QueueMonitor(manager, config)
+        await monitor.start()
+        for _ in range(COMMANDS - 1):
             await (await manager.submit("api", work))
+        manager.pause("api")
+        last = await manager.submit("api", work)
+        await told.wait()  # of the one that is kept waiting
+        manager.resume("api")
+        await last
         watchdog.loop_lag.observe(0.001)  # one heartbeat for sure
 
 
@@ -38,16 +52,16 @@ async def test_a_collector_receives_every_metric(tmp_path: Path, protocol: str) 
     require_rotel()
     with Collector(tmp_path, "metrics") as collector:
         endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
-        await run(OtelMetricsSink(endpoint=endpoint, protocol=protocol))
+        await run(OtelMetricsSink(endpoint=endpoint, protocol=protocol), tmp_path / "queue")
         for metric in CATALOGUE:
             await asyncio.to_thread(collector.wait_for_output, f"-> Name: {name_of(metric)}\n", 0)
         await asyncio.to_thread(collector.wait_for_output, f"Value: {COMMANDS}\n", 0)
         assert collector.text.count(f"-> Name: {name_of(catalogue.SUBMITTED)}\n") == 1
 
 
-async def test_numbers_and_buckets_arrive_exactly(tap: Tap) -> None:
+async def test_numbers_and_buckets_arrive_exactly(tap: Tap, tmp_path: Path) -> None:
     require_oteltap()
-    await run(OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http"))
+    await run(OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http"), tmp_path)
     records: dict[str, Any] = {record["name"]: record for record in await asyncio.to_thread(tap.records)}
     assert set(records) == {name_of(metric) for metric in CATALOGUE}
     (submitted,) = records[name_of(catalogue.SUBMITTED)]["sum"]["dataPoints"]

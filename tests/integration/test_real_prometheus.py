@@ -13,7 +13,7 @@ import time
 import urllib.request
 from bisect import bisect_left
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import prometheus_client
 import pytest
@@ -31,11 +31,14 @@ from lane_obs import (
 )
 from lane_obs.events import CommandStarted
 from lane_obs.metrics import BUCKETS, CATALOGUE, Metric
+from lane_obs.metrics.catalogue import STORED
+from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.observability import Metrics, Observability, Traces
 from lane_obs.simulation.replay import Replay
 from lane_obs.simulation.summary import spread
 from lane_obs.simulation.trace import read_trace
 from lane_obs.sinks.prometheus import PrometheusSink
+from lane_obs.storage import MemoryStorage
 from tests.conftest import run_clean
 from tests.integration.services.otlp import Collector
 from tests.integration.services.process import free_port
@@ -210,8 +213,12 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
                 await release.wait()
 
     sinks: list[AnySink] = [PrometheusSink(registry, queue="troubled"), memory, Broken(), BackgroundSink(blocked)]
-    lanes = {"a": LaneConfig(1, 2), "b": LaneConfig(1, 2)}
-    async with QueueManager(lanes, max_concurrency=8, sinks=sinks, dead_letters=1, stuck_after=0.01) as manager:
+    lanes = {name: LaneConfig(1, 2, durable=False) for name in ("a", "b")}
+    options: dict[str, Any] = {"dead_letters": 1, "stuck_after": 0.01, "storage": MemoryStorage()}
+    async with QueueManager(lanes, max_concurrency=8, sinks=sinks, **options) as manager:
+        told = [CallbackNotifier(lambda _: None, "told")]
+        monitor = QueueMonitor(manager, MonitorConfig(interval=0.01, active_warning_threshold=0, notifiers=told))
+        await monitor.start()
         await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
         manager.set_lane("a", min_concurrency=2, max_concurrency=3, priority=7)
         handles = [await manager.submit("a", fail) for _ in range(15)]  # more than a failing sink may fail in a row
@@ -223,9 +230,7 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
             await manager.dead_letters.requeue(letter.id)
         stuck = await manager.submit("b", stubborn)
         await memory.wait_for(lambda event: isinstance(event, CommandStarted) and event.lane == "b")
-        monitor = QueueMonitor(manager, MonitorConfig(interval=0.01, active_warning_threshold=0))
-        await monitor.start()
-        await memory.wait_for("queue.alert.firing")
+        await memory.wait_for("queue.alert.notified")
         stuck.cancel()
         await memory.wait_for("queue.command.stuck")
         try:
@@ -283,7 +288,9 @@ def test_every_metric_of_the_catalogue_has_series_with_its_labels(run: Run) -> N
         assert series, metric.name
         for labels, _ in series:
             # Prometheus has no empty labels: an alert about the whole queue comes back without its lane.
-            given = set(metric.labels) - ({"lane"} if metric.name == "lane_alert_state" else set())
+            given = set(metric.labels)
+            if metric.name == "lane_alert_state":
+                given -= {"lane"} - set(labels)
             assert set(labels) == {"__name__", "job", "instance", "queue", *given}
 
 
@@ -293,10 +300,9 @@ def test_every_metric_of_the_catalogue_moves(run: Run) -> None:
         name: run.prometheus.query(f"max_over_time({name}{span}) - min_over_time({name}{span})", run.at)
         for name in map(sample_name, CATALOGUE)
     }
-    assert {name for name, series in moves.items() if not any(value for _, value in series)} == {
-        "lane_info",
-        "lane_build_info",
-    }
+    still = {name for name, series in moves.items() if not any(value for _, value in series)}
+    # Those of a storage have a test of their own, in which it fails and works again.
+    assert still - set(map(sample_name, STORED)) == {"lane_info", "lane_build_info"}
     # These are always 1; what may change are the labels.
     info = run.prometheus.query(f'count_over_time(lane_info{{queue="troubled", lane="a"}}{span})', run.at)
     assert {labels["priority"] for labels, _ in info} == {"0", "7"}

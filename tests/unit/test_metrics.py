@@ -156,7 +156,8 @@ async def test_lanes_that_do_not_exist_share_one_count(clock: VirtualClock) -> N
         m.resume("a")
         await drained(clock, m)
     assert sink.tally.rejected == {
-        ("a", "full"): 1, ("a", "shutting_down"): 0, ("unknown", "unknown_lane"): 50, ("unknown", "shutting_down"): 0,
+        ("a", "full"): 1, ("a", "shutting_down"): 0, ("a", "storage"): 0,
+        ("unknown", "unknown_lane"): 50, ("unknown", "shutting_down"): 0,
     }  # fmt: skip
     assert set(sink.tally.lanes) == {"a"}
 

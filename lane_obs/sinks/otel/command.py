@@ -39,9 +39,13 @@ class CommandTrace(msgspec.Struct, gc=False):
     held: list[tuple[Any, dict[str, Any], int, int]] | None = None
     ended: tuple[CommandSpan, dict[str, Any], int, int, str] | None = None
     link: Link | None = None
+    has_submit: bool = True
+    """Whether there is a submit span at all: a command of an earlier process may have none."""
 
     def links(self, previous: SpanContext | None) -> tuple[Link, ...]:
         """Links to the submit and to the attempt before."""
+        if not self.has_submit:
+            return () if previous is None else (Link(previous),)
         link = self.link
         if link is None:
             link = self.link = Link(self.context)

@@ -161,6 +161,22 @@ class OtelSink:
         if self._endings.notify or choice.attributes:
             kept.submit = self._make(name, SpanKind.PRODUCER, context, parent, choice)
 
+    def traceparent(self) -> str | None:
+        """The W3C traceparent of the current span, to be stored with a durable command."""
+        current = trace.get_current_span().get_span_context()
+        if not current.is_valid:
+            return None
+        return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
+
+    def at_recover(self, recovered: tuple[Any, str | None]) -> None:
+        """Gives a command that an earlier process took the link to where it came from; its attempts are new traces."""
+        command, traceparent = recovered
+        context = _context_of(traceparent)
+        known = context is not None
+        if context is None:
+            context = SpanContext(self._trace_id(), self._span_id(), True, UNSAMPLED)  # noqa: FBT003
+        command.span = CommandTrace(context, None, None, False, has_submit=known)  # noqa: FBT003
+
     def at_reject(self, refusal: tuple[str, str, str]) -> None:
         """Makes a submit span, with an error, of a submit that is refused."""
         above = trace.get_current_span().get_span_context()
@@ -189,6 +205,8 @@ class OtelSink:
         otel_context.attach(trace.set_span_in_context(span))  # ends with the attempt's own context
 
     def _is_child(self, command: Any, kept: CommandTrace) -> bool:
+        if kept.context.is_remote:  # it is old, and maybe of a process that is gone
+            return False
         if self._parent is not Parent.AUTO:
             return self._parent is Parent.PARENT
         if command.attempt > 1 or command._options.delay:  # noqa: SLF001 - the queue's own record
@@ -247,6 +265,16 @@ class OtelSink:
         """Exports what is left, where the provider is the sink's own; a provider of the user's is left as it is."""
         if self._pipeline is not None:
             self._pipeline.close(self._close_timeout)
+
+
+def _context_of(traceparent: str | None) -> SpanContext | None:
+    """What a W3C traceparent names; `None` of none, or of one that is none."""
+    parts = (traceparent or "").split("-")
+    try:
+        context = SpanContext(int(parts[1], 16), int(parts[2], 16), True, SAMPLED)  # noqa: FBT003
+    except (IndexError, ValueError):
+        return None
+    return context if context.is_valid else None
 
 
 def _choose(

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from lane_obs.metrics import Rows
     from lane_obs.metrics.bounds import Buckets
 
-_KEPT_BY_OTHERS: Final = (catalogue.LOOP_LAG, catalogue.MONITOR_TICK, catalogue.SINK_FLUSH, catalogue.SINK_LAG)
+_KEPT_BY_OTHERS: Final = (
+    catalogue.LOOP_LAG,
+    catalogue.MONITOR_TICK,
+    catalogue.STORAGE_COMMIT,
+    catalogue.SINK_FLUSH,
+    catalogue.SINK_LAG,
+)
 _MOST_EARLY: Final = 10_000
 _logger = logging.getLogger("lane_obs.sinks")
 

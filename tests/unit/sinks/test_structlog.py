@@ -184,18 +184,19 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
         by_level.setdefault(line["level"], set()).add(line["event"].removeprefix("queue."))
     assert by_level["info"] == {
         "command.completed", "command.cancelled", "alert.pending", "alert.resolved", "alert.cleared",
+        "recovery.complete", "storage.back",
     }  # fmt: skip
     assert by_level["error"] == {
-        "command.failed", "command.timeout", "command.expired", "sink.disabled",
+        "command.failed", "command.timeout", "command.expired", "sink.disabled", "storage.failed", "recovery.failed",
     }  # fmt: skip
     assert by_level["warning"] == {
-        "command.retry", "command.rejected", "command.stuck", "dead_letter.evicted", "lane.pressure", "sink.failed",
+        "command.retry", "command.rejected", "command.stuck", "command.kept", "dead_letter.evicted", "lane.pressure", "sink.failed",
         "alert.firing", "alert.notification_failed", "alert.notification_dropped", "loop.blocked",
     }  # fmt: skip
     assert sum(map(len, by_level.values())) == len(EVENT_TYPES)
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 19), ("warning", 14), ("error", 4)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 24), ("warning", 17), ("error", 6)])
 async def test_events_below_the_level_are_not_even_made(level: str, count: int, path: Path) -> None:
     with path.open("wb") as file:
         sink = StructlogSink(file, level=level)

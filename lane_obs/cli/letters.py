@@ -1,0 +1,169 @@
+"""Dead letters of a stopped queue: which are meant, back among its commands, and away."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from lane_obs.storage import LetterFilter, RemoveLetter, Save, StoredCommand
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+
+    from lane_obs.storage import Change, LocalStorage, StoredDeadLetter
+
+_PAGE: Final = 1_000
+
+
+class Name(NamedTuple):
+    """What tells a letter from others: all that is kept in memory of one that is meant."""
+
+    id: str
+    key: str | None
+    seq: int
+
+
+class Pick(NamedTuple):
+    """The dead letters that are meant.
+
+    Attributes:
+        letters: oldest first, or in the order in which they were asked for.
+        missing: ids that no letter has.
+    """
+
+    letters: list[Name]
+    missing: list[str]
+
+
+async def pick(storage: LocalStorage, meant: Sequence[str] | LetterFilter) -> Pick:
+    """Finds letters by id, or all that a filter leaves.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    found = Pick([], [])
+    if isinstance(meant, LetterFilter):
+        async for page in pages(storage, meant):
+            found.letters.extend(Name(letter.id, letter.key, letter.seq) for letter in page)
+        return found
+    for id_ in meant:
+        letter = await storage.find_letter(id_)
+        if letter is None:
+            found.missing.append(id_)
+        else:
+            found.letters.append(Name(id_, letter.key, letter.seq))
+    return found
+
+
+async def pages(storage: LocalStorage, meant: LetterFilter) -> AsyncIterator[Sequence[StoredDeadLetter]]:
+    """All letters that a filter leaves, oldest first, so many at a time.
+
+    Raises:
+        StorageError: they cannot be read.
+    """
+    after: int | None = 0
+    while after is not None:
+        page = await storage.letters(**msgspec.structs.asdict(meant), limit=_PAGE, after=after)
+        yield page.letters
+        after = page.after
+
+
+async def purge(storage: LocalStorage, found: Pick) -> None:
+    """Forgets letters: all of a thousand at once, or none.
+
+    Raises:
+        StorageError: it could not be done.
+    """
+    for names in _batches(found.letters):
+        await storage.apply([RemoveLetter(name.id) for name in names])
+
+
+class Requeue:
+    """Puts dead letters back among the commands, as the queue itself would: see `DeadLetterQueue.requeue`.
+
+    Args:
+        storage: has the letters.
+        now: Unix seconds.
+
+    Attributes:
+        done: how many were put back.
+        refused: the others, by id, each with the reason.
+    """
+
+    def __init__(self, storage: LocalStorage, now: float) -> None:
+        self._storage = storage
+        self._now = now
+        self._ids: set[str] = set()
+        self._keys: set[str] = set()
+        self._seqs: set[int] = set()
+        self._last_seq = storage.health().last_seq
+        self.done = 0
+        self.refused: list[tuple[str, str]] = []
+
+    async def run(self, found: Pick) -> None:
+        """Puts them back, a thousand at once, or none of the thousand.
+
+        Raises:
+            StorageError: it could not be done. Those of earlier thousands are back.
+        """
+        await self._look_at_commands(found)
+        for names in _batches(found.letters):
+            changes: list[Change] = []
+            for name in names:
+                letter = await self._storage.find_letter(name.id)
+                assert letter is not None  # the folder is ours
+                changes += self._changes(letter)
+            if changes:
+                await self._storage.apply(changes)
+            self.done += len(changes) // 2
+
+    async def _look_at_commands(self, found: Pick) -> None:
+        """Notes which ids, keys and places of the letters a stored command has, too."""
+        ids, keys, seqs = map(set, zip(*found.letters, strict=True))
+        self._last_seq = max(self._last_seq, max(seqs))
+        async for batch in self._storage.stream_commands(_PAGE):
+            self._ids |= ids.intersection([command.id for command in batch])
+            self._keys |= keys.intersection([command.key for command in batch if command.key is not None])
+            self._seqs |= seqs.intersection([command.seq for command in batch])
+
+    def _changes(self, letter: StoredDeadLetter) -> list[Change]:
+        if letter.id in self._ids:
+            self.refused.append((letter.id, "a stored command has its id"))
+            return []
+        if letter.key in self._keys:
+            self.refused.append((letter.id, f"a stored command has its key {letter.key!r}"))
+            return []
+        if letter.key is not None:
+            self._keys.add(letter.key)
+        return [RemoveLetter(letter.id), Save(self._command(letter))]
+
+    def _command(self, letter: StoredDeadLetter) -> StoredCommand:
+        limit = letter.options.get("deadline")
+        return StoredCommand(
+            id=letter.id,
+            seq=self._free_seq(letter.seq),
+            lane=letter.lane,
+            command_type=letter.command_type,
+            payload=letter.payload,
+            options=letter.options,
+            deadline=self._now + limit if isinstance(limit, int | float) else None,
+            key=letter.key,
+            trace=letter.trace,
+            submitted_at=self._now,
+            updated_at=self._now,
+        )
+
+    def _free_seq(self, seq: int) -> int:
+        """Its own place, or one behind all others should that be taken."""
+        if seq in self._seqs:
+            self._last_seq = seq = self._last_seq + 1
+        self._seqs.add(seq)
+        return seq
+
+
+def _batches(names: Iterable[Name]) -> Iterator[list[Name]]:
+    rest = iter(names)
+    while batch := list(itertools.islice(rest, _PAGE)):
+        yield batch

@@ -1,0 +1,24 @@
+"""A command between the check of a submit and its place in a lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable  # noqa: TC003 - msgspec reads the annotations
+from typing import Any
+
+import msgspec
+
+from lane_obs.runtime.options import NO_OPTIONS, Options
+
+
+class Draft(msgspec.Struct):
+    """A command that is checked but not enqueued. `seq` is set for one that has had a place before."""
+
+    home: Any
+    """Its `core.lane.Lane`."""
+    work: Any
+    call: Callable[..., Any]
+    args: tuple[Any, ...]
+    options: Options = NO_OPTIONS
+    seq: int = 0
+    encoded: tuple[str, bytes] | None = None
+    """Its registered name and its arguments as they are stored, once they are known."""

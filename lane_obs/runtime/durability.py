@@ -1,0 +1,130 @@
+"""What a storage adds to a queue: opening it, bringing back what it holds, and closing it in order."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from lane_obs.config import check_methods
+from lane_obs.errors import ConfigError, error_text
+from lane_obs.runtime.durable import DurableIntake
+from lane_obs.runtime.journal import Journal
+from lane_obs.runtime.letters import restored
+from lane_obs.runtime.recovery import Recovery
+from lane_obs.runtime.stats import StorageStats
+from lane_obs.storage import adapt
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lane_obs.clock import Clock
+    from lane_obs.config import LaneConfig
+    from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
+    from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.intake import Intake
+    from lane_obs.storage.port import Storage
+
+_logger: Final = logging.getLogger("lane_obs.storage")
+_SEVEN = (
+    "save_command", "load_commands", "remove_command", "save_dead_letter", "load_dead_letters", "clear_dead_letters",
+    "clear_all",
+)  # fmt: skip
+
+
+class Durability:
+    """The storage of one queue; without one it does nothing.
+
+    Args:
+        storage: where durable commands are kept; `None` for none.
+        lanes: the lanes' configurations.
+        intake, dispatcher, clock: of the queue.
+
+    Raises:
+        ConfigError: it is no storage, or a lane wants to be durable and there is none.
+    """
+
+    def __init__(
+        self,
+        storage: Storage | None,
+        lanes: Mapping[str, LaneConfig],
+        intake: Intake,
+        dispatcher: Dispatcher,
+        clock: Clock,
+    ) -> None:
+        self.journal: Journal | None = None
+        if storage is None:
+            if wanting := [name for name, config in lanes.items() if config.durable]:
+                raise ConfigError(f"lanes.{wanting[0]}.durable", True, "give the queue a storage, too")  # noqa: FBT003
+            return
+        check_methods("storage", storage, _SEVEN, "give a Storage, such as LocalStorage(path)")
+        self.journal = Journal(adapt(storage), clock, dispatcher.bus)
+        self._intake = intake
+        self._durable = DurableIntake(intake, dispatcher, self.journal)
+        self._recovery = Recovery(intake, self._durable, dispatcher, self.journal, clock)
+        dispatcher.journal = self.journal
+        intake.durable = self._durable
+        for name, config in lanes.items():
+            dispatcher.engine.lanes[name].is_durable = config.durable is not False
+
+    @property
+    def is_recovered(self) -> bool:
+        """Whether all that was stored has been brought back."""
+        return self.journal is None or self._recovery.done
+
+    async def open(self, dead_letters: DeadLetterQueue) -> None:
+        """Opens the storage, and takes over the dead letters it holds.
+
+        Raises:
+            StorageError: it cannot be opened.
+        """
+        if self.journal is None:
+            return
+        storage = self.journal.storage
+        await storage.open()
+        for what in storage.cannot:
+            _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
+        self.journal.show()
+        self.journal.old_seq = storage.health().last_seq
+        self._intake.seq = max(self._intake.seq, self.journal.old_seq)
+        for letter in await storage.load_dead_letters():
+            dead_letters.restore(restored(letter, self._intake.threads))
+
+    def forget_letter(self, letter: DeadLetter) -> None:
+        """A dead letter has left the queue's memory."""
+        home = self._intake.lane_or_none(letter.lane) if self.journal is not None else None
+        if self.journal is not None and (home is None or home.is_durable):
+            self.journal.letter_gone(letter.id)
+
+    def recover(self) -> None:
+        """Begins to bring back the stored commands."""
+        if self.journal is not None:
+            self._recovery.start()
+
+    def stats(self) -> StorageStats | None:
+        """How the storage is; `None` without one. From any thread."""
+        if self.journal is None:
+            return None
+        health = self.journal.storage.health()
+        return StorageStats(
+            ready=health.ready,
+            error=None if health.error is None else error_text(health.error),
+            recovered=self._recovery.done,
+            commands=health.commands,
+            letters=health.letters,
+            pending=health.pending + health.kept,
+            failures=health.failures,
+            dropped=health.dropped,
+            file_bytes=health.file_bytes,
+            kept=dict(self._recovery.kept),
+        )
+
+    async def begin_close(self) -> None:
+        """From now on what is cancelled stays stored."""
+        if self.journal is not None:
+            await self._durable.settled()  # what is being saved still takes its place, to be cancelled there
+            self.journal.closing = True
+
+    async def close(self) -> None:
+        """Commits what is left and closes the storage."""
+        if self.journal is not None:
+            await self.journal.storage.close()

@@ -1,0 +1,255 @@
+"""Keeps durable commands in a storage: their submit, each attempt, each retry and their end.
+
+A submit waits for its commit; everything else is told to the storage in the order in which it happens, and commits
+when the storage gets to it. Nothing here runs under the scheduler: a slow disk slows durable submits only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from lane_obs import events
+from lane_obs.config import OnCrash
+from lane_obs.core.state import State
+from lane_obs.errors import error_text
+from lane_obs.runtime.codec import encode
+from lane_obs.storage.change import AddLetter, Remove, RemoveLetter, Save, Update
+from lane_obs.storage.record import StoredCommand, StoredDeadLetter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lane_obs.bus import Bus
+    from lane_obs.clock import Clock
+    from lane_obs.runtime.draft import Draft
+    from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.options import Options
+    from lane_obs.storage.change import Change
+    from lane_obs.storage.port import DurableStorage, StorageHealth
+
+_MAX_TRACEBACK: Final = 8_000
+_CAREFUL: Final = 256
+"""How many commands of an earlier process wait for their start to be committed."""
+
+
+class Journal:
+    """Writes down the life of durable commands.
+
+    Args:
+        storage: where.
+        clock: gives Unix times.
+        bus: is told when the storage fails.
+    """
+
+    def __init__(self, storage: DurableStorage, clock: Clock, bus: Bus) -> None:
+        self.storage = storage
+        self._clock = clock
+        self._bus = bus
+        self.closing = False
+        """Whether the queue closes: what is cancelled now stays in the storage."""
+        self._deaths: dict[str, int] = {}
+        self._careful = _CAREFUL
+        self.old_seq = 0
+        """The highest number that an earlier process gave."""
+        self.on_back: Callable[[], None] = lambda: None
+        """Called when the storage works again."""
+        self._failed_at: float | None = None
+        storage.on_state = self._on_state
+        self.originals: dict[str, StoredCommand] = {}
+        """Stored commands that are about to become dead letters without having been rebuilt."""
+
+    def show(self) -> None:
+        """Lets exporters see how long commits take."""
+        self._bus.histograms["commit_seconds"] = self.storage.health().commit_seconds
+
+    # --- in -----------------------------------------------------------------------------------------------------
+
+    def stored(self, draft: Draft, seq: int, command_id: str, trace: str | None = None) -> StoredCommand:
+        """A command as it is kept.
+
+        Raises:
+            InvalidCommand: it cannot be rebuilt from what can be written of it.
+        """
+        name, payload = draft.encoded or encode(draft.work, draft.args)
+        options, wall = draft.options, self._clock.wall()
+        return StoredCommand(
+            id=command_id,
+            seq=seq,
+            lane=draft.home.name,
+            command_type=name,
+            payload=payload,
+            options=_plain(options),
+            attempt=0,
+            state="delayed" if options.delay else "ready",
+            not_before=wall + options.delay if options.delay else None,
+            deadline=None if options.deadline is None else wall + options.deadline,
+            key=options.key,
+            trace=trace,
+            submitted_at=wall,
+            updated_at=wall,
+        )
+
+    def save(self, commands: list[StoredCommand]) -> asyncio.Future[None]:
+        """Has commands saved in one go; done when they are committed, or have failed to be."""
+        return self._apply([Save(command) for command in commands])
+
+    def _apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+        try:
+            return self.storage.apply(changes)
+        except Exception as error:  # a storage may be anyone's code
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
+
+    @staticmethod
+    def check(draft: Draft) -> None:
+        """Checks that a command can be rebuilt from what is written of it.
+
+        Raises:
+            InvalidCommand: it cannot.
+        """
+        if draft.encoded is None:
+            draft.encoded = encode(draft.work, draft.args)
+
+    def remember(self, command: StoredCommand) -> None:
+        """Notes how often a process died so far while a command ran."""
+        if command.deaths:
+            self._deaths[command.id] = command.deaths
+
+    def died(self, command: StoredCommand, deaths: int) -> None:
+        """Notes that a process died while a command ran."""
+        self._deaths[command.id] = deaths
+        wall = self._clock.wall()
+        self._tell(Update(id=command.id, state="ready", attempt=command.attempt, updated_at=wall, deaths=deaths))
+
+    # --- on the way ---------------------------------------------------------------------------------------------
+
+    def _tell(self, *changes: Change) -> asyncio.Future[None]:
+        told = self._apply(changes)
+        told.add_done_callback(_look_at)
+        return told
+
+    def started(self, handle: CommandHandle[Any]) -> asyncio.Future[None] | None:
+        """An attempt starts: should the process die now, it counts.
+
+        Returns:
+            Done when that is committed, where the attempt has to wait for it: in a lane whose commands must not run
+            again, and for the first that come back, one of which may be what killed the process before it counted.
+        """
+        told = self._tell(self._update(handle, "running"))
+        if handle.seq <= self.old_seq and self._careful:
+            self._careful -= 1
+            return told
+        return told if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None
+
+    def backs_off(self, handle: CommandHandle[Any], delay: float, error: BaseException) -> None:
+        """An attempt has failed and is tried again."""
+        due = self._clock.wall() + delay
+        self._tell(self._update(handle, "backoff", due, type(error).__name__, error_text(error)))
+
+    def _update(
+        self,
+        handle: CommandHandle[Any],
+        state: str,
+        not_before: float | None = None,
+        error_type: str | None = None,
+        error: str | None = None,
+    ) -> Update:
+        return Update(
+            id=handle.id,
+            state=state,
+            attempt=handle.attempt,
+            updated_at=self._clock.wall(),
+            not_before=not_before,
+            deaths=self._deaths.get(handle.id, 0),
+            last_error_type=error_type,
+            last_error=error,
+        )
+
+    def ended(
+        self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool
+    ) -> asyncio.Future[None] | None:
+        """A command has ended; `ran`: while it ran.
+
+        Returns:
+            Done when that is committed; `None` where nothing is to be written.
+        """
+        if handle.state is State.CANCELLED and self.closing:
+            # It is to run again; and that the queue was closed is no crash.
+            return self._tell(self._update(handle, "ready")) if ran else None
+        self._deaths.pop(handle.id, None)
+        if error is None or handle.state is State.CANCELLED:
+            return self._tell(Remove(handle.id))
+        return self._tell(Remove(handle.id), AddLetter(self._letter(handle, error, rerun)))
+
+    def _letter(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> StoredDeadLetter:
+        known = self.originals.pop(handle.id, None)
+        if known is None:
+            name, payload, options = *encode(handle._work, rerun[1]), _plain(handle._options)
+        else:
+            name, payload, options = known.command_type, known.payload, known.options
+        text = "".join(traceback.format_exception(error, limit=-30))[-_MAX_TRACEBACK:]
+        wall = self._clock.wall()
+        return StoredDeadLetter(
+            id=handle.id,
+            seq=handle.seq,
+            lane=handle.lane,
+            command_type=name,
+            payload=payload,
+            options=options,
+            reason=str(handle.state),
+            error_type=type(error).__name__,
+            error=error_text(error),
+            traceback=text,
+            attempts=handle.attempt,
+            failed_at=wall,
+            submitted_at=wall - (self._clock.now() - handle.submitted_at),
+            key=handle._options.key,
+        )
+
+    def requeued(self, command: StoredCommand) -> None:
+        """A dead letter's command is back in its lane."""
+        self._tell(RemoveLetter(command.id), Save(command))
+
+    def letter_gone(self, command_id: str) -> None:
+        """A dead letter was evicted or taken out."""
+        self._tell(RemoveLetter(command_id))
+
+    def _on_state(self, health: StorageHealth) -> None:
+        """The storage has failed, or works again."""
+        if health.error is not None:
+            if self._failed_at is None:
+                self._failed_at = self._clock.now()
+            error = health.error
+            self._bus.emit(events.StorageFailed, type(error).__name__, error_text(error), health.kept)
+        elif self._failed_at is not None:
+            since, self._failed_at = self._failed_at, None
+            self._bus.emit(events.StorageBack, self._clock.now() - since)
+            self.on_back()
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    """Takes the error of a change that nobody waits for: the storage itself has told of it, and tries again."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    """Options as plain data, durations in seconds; those that became fields of their own are left out."""
+    kept: dict[str, Any] = {}
+    if options.timeout is not msgspec.UNSET:
+        kept["timeout"] = options.timeout
+    if options.deadline is not None:
+        kept["deadline"] = options.deadline
+    if options.retry is not None:
+        policy = options.retry
+        kept["retry"] = {
+            name: getattr(policy, name) if not isinstance(getattr(policy, name), tuple)
+            else [f"{kind.__module__}:{kind.__qualname__}" for kind in getattr(policy, name)]
+            for name in policy.__slots__
+        }  # fmt: skip
+    return kept

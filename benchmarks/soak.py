@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import sys
@@ -78,10 +79,8 @@ class Soak:
         rest = self._number % 100
         lane, fails = ("dying", 1) if not rest else ("flaky", 1) if rest % 10 == 0 else ("quick", 0)
         handle = await self._manager.submit(lane, work, fails)
-        try:
+        with contextlib.suppress(ConnectionError):
             await handle
-        except ConnectionError:
-            pass
         self.ended += 1
 
     async def submitter(self, until: float, gap: float) -> None:
@@ -121,7 +120,7 @@ async def soak(folder: Path, seconds: float, share: float) -> list[Part]:
         parts = []
         for number in range(_PARTS):
             parts.append(part := await load.part(seconds / _PARTS, rate))
-            if number % 3 == 2:  # noqa: PLR2004 - ten lines in all
+            if number % 3 == 2:
                 print(
                     f"{(number + 1) / _PARTS:4.0%}  {part.rate:8,.0f} /s  memory {part.memory / 1e6:7.1f} MB"
                     f"  files {part.file_bytes / 1e6:6.2f} MB  commit {part.commit_ms:6.2f} ms  stored {part.commands}",

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -38,7 +39,7 @@ class JsonStorage:
     async def clear_all(self) -> None:
         self.write({}, {})
 
-    def write(self, *content: dict) -> None:
+    def write(self, *content: dict[str, Any]) -> None:
         new = self.path.with_suffix(".new")
         new.write_bytes(msgspec.json.encode(content))
         new.replace(self.path)  # a crash of the process leaves the old file or the new one

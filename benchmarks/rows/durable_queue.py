@@ -35,7 +35,8 @@ _BATCH = 1_000
 _BUSY = 8
 LANES = {"durable": LaneConfig(0, LIMIT), "bare": LaneConfig(0, LIMIT, durable=False)}
 _TABLE: Final = """
-CREATE TABLE commands (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, lane TEXT, command_type TEXT, payload BLOB, options TEXT,
+CREATE TABLE commands (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, lane TEXT, command_type TEXT, payload BLOB,
+options TEXT,
 submitted_at REAL, state TEXT, attempt INTEGER, updated_at REAL)
 """
 _INSERT: Final = f"INSERT INTO commands VALUES ({', '.join('?' * 10)})"

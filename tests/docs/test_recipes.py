@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {
     "bench", "check", "ci", "clean", "cov", "cov-html", "cov-module", "default", "doc", "fmt", "fmt-check",
     "lint", "test", "test-config", "test-error", "test-event", "test-manager", "test-monitor", "test-one",
-    "test-queue", "test-v", "update",
+    "soak", "test-queue", "test-v", "update",
 }  # fmt: skip
+"""Those of the reference, and `soak`."""
 ARGUMENTS = {"test-one": ["submit"], "cov-module": ["core"]}
 
 

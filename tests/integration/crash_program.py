@@ -203,7 +203,8 @@ def fork(order: dict[str, Any]) -> tuple[int, int]:
             runner.run(live(order, lambda: os.write(writer, UP) and None))
         code = 0
     except BaseException:
-        Path(order["ledger"] + ".errors").open("a").write(traceback.format_exc())
+        with Path(order["ledger"] + ".errors").open("a") as errors:
+            errors.write(traceback.format_exc())
     finally:
         os._exit(code)
 

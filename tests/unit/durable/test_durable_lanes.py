@@ -26,10 +26,11 @@ from lane_obs import (
 from lane_obs.clock import sleep
 from lane_obs.command import registry
 from lane_obs.storage import MemoryStorage
-from lane_obs.storage.record import StoredCommand
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from lane_obs.storage.record import StoredCommand
 
 LANES = {"a": LaneConfig(0, 1), "b": LaneConfig(0, 2), "memory": LaneConfig(0, 2, durable=False)}
 ran: list[Any] = []

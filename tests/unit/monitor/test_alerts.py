@@ -372,7 +372,7 @@ async def test_the_default_rules_are_quiet_while_all_is_well(clock: VirtualClock
 
 def test_a_rule_about_a_lane_that_is_not_there_is_refused_when_the_monitor_is_built() -> None:
     config = MonitorConfig(rules=(Rule(measure="stall", warning=60, window_seconds=60, lanes=("promt",)),))
-    with pytest.raises(ConfigError, match="promt.*did you mean 'prompt'"):
+    with pytest.raises(ConfigError, match=r"promt.*did you mean 'prompt'"):
         QueueMonitor(QueueManager(), config)
 
 

@@ -134,7 +134,7 @@ async def test_an_alert_that_comes_and_goes_in_silence_is_never_told(clock: Virt
         ({}, "seconds"),
         ({"seconds": 5, "until": datetime.now(UTC)}, "seconds"),
         ({"seconds": 0}, "seconds"),
-        ({"until": datetime(2026, 1, 1)}, "until"),
+        ({"until": datetime(2026, 1, 1)}, "until"),  # noqa: DTZ001 - that is what is wrong with it
         ({"seconds": 5, "lane": "c"}, "lane.c"),
         ({"seconds": 5, "rule": "ready_dept"}, "rule.ready_dept"),
     ],

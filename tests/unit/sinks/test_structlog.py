@@ -190,7 +190,8 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
         "command.failed", "command.timeout", "command.expired", "sink.disabled", "storage.failed", "recovery.failed",
     }  # fmt: skip
     assert by_level["warning"] == {
-        "command.retry", "command.rejected", "command.stuck", "command.kept", "dead_letter.evicted", "lane.pressure", "sink.failed",
+        "command.retry", "command.rejected", "command.stuck", "command.kept", "dead_letter.evicted", "lane.pressure",
+        "sink.failed",
         "alert.firing", "alert.notification_failed", "alert.notification_dropped", "loop.blocked",
     }  # fmt: skip
     assert sum(map(len, by_level.values())) == len(EVENT_TYPES)

@@ -5,26 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import importlib
-import sqlite3
-import tempfile
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.durable_peers import (
+    INSERT,
+    NAME,
+    SUBMITTERS,
+    connect,
+    durable_no_op,
+    folder,
+    huey,
+    persist_queue,
+    raw,
+    raw_row,
+)  # fmt: skip
 from benchmarks.figure import Figure, Sizes, at_least, at_most, best_of, quantile
 from benchmarks.memory import resident
 from benchmarks.workload import LIMIT, LOOPS, check, no_op, on_loop
-from lane_obs import LaneConfig, MemorySink, QueueManager, command
+from lane_obs import LaneConfig, QueueManager, command
 from lane_obs.command import registry
 from lane_obs.storage import LocalStorage, StoredCommand
 from lane_obs.storage.change import Save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 ROW = "durable queue"
-SUBMITTERS: Final = 256
 _SHARE = 0.25
 _LONE = 1.5
 _RECOVERY = 100_000.0
@@ -34,29 +42,6 @@ _DIVISOR = 5
 _BATCH = 1_000
 _BUSY = 8
 LANES = {"durable": LaneConfig(0, LIMIT), "bare": LaneConfig(0, LIMIT, durable=False)}
-_TABLE: Final = """
-CREATE TABLE commands (seq INTEGER PRIMARY KEY, id TEXT UNIQUE, lane TEXT, command_type TEXT, payload BLOB,
-options TEXT,
-submitted_at REAL, state TEXT, attempt INTEGER, updated_at REAL)
-"""
-_INSERT: Final = f"INSERT INTO commands VALUES ({', '.join('?' * 10)})"
-NAME: Final = "benchmarks.durable"
-
-
-async def durable_no_op(number: int) -> int:
-    """The command: it never waits and gives 1."""
-    return 1 if number >= 0 else 0
-
-
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """A folder on the disk of this place, and the command registered meanwhile."""
-    command(NAME)(durable_no_op)
-    try:
-        with tempfile.TemporaryDirectory(prefix="lane-obs-") as name:
-            yield Path(name)
-    finally:
-        registry.remove(NAME)
 
 
 # --- many submitters ------------------------------------------------------------------------------------------------
@@ -83,66 +68,6 @@ async def submitted(count: int, *, runs: bool) -> float:
     return ended if runs else acked
 
 
-def connect(where: Path) -> sqlite3.Connection:
-    """An SQLite file opened as `LocalStorage` does."""
-    connection = sqlite3.connect(where / "raw.db", isolation_level=None)
-    for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL", "wal_autocheckpoint = 1000"):
-        connection.execute(f"PRAGMA {pragma}").fetchall()
-    connection.execute(_TABLE)
-    return connection
-
-
-def raw_row(number: int) -> tuple[Any, ...]:
-    """A row as a durable command takes."""
-    now = time.time()
-    return number, f"0123456789ab-{number}", "durable", NAME, b"[1]", "{}", now, "ready", 0, now
-
-
-def raw(count: int) -> float:
-    """Seconds for `count` rows in transactions of 256, each with `executemany`."""
-    with folder() as where, contextlib.closing(connect(where)) as connection:
-        start = time.perf_counter()
-        for first in range(0, count, SUBMITTERS):
-            rows = [raw_row(number) for number in range(first, min(first + SUBMITTERS, count))]
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_INSERT, rows)
-            connection.execute("COMMIT")
-        return time.perf_counter() - start
-
-
-def huey(count: int) -> float | None:
-    """Seconds for `count` enqueues of huey on SQLite, with fsync; it has no group commit."""
-    try:
-        module = importlib.import_module("huey")
-    except ImportError:
-        return None
-    with folder() as where:
-        queue = module.SqliteHuey(filename=str(where / "huey.db"), fsync=True, results=False)
-        task = queue.task()(lambda number: number)
-        start = time.perf_counter()
-        for number in range(count):
-            task(number)
-        seconds = time.perf_counter() - start
-        queue.storage.close()
-    return seconds
-
-
-def persist_queue(count: int) -> float | None:
-    """Seconds for `count` puts of persist-queue's SQLite queue with acknowledgements."""
-    try:
-        module = importlib.import_module("persistqueue")
-    except ImportError:
-        return None
-    with folder() as where:
-        queue = module.SQLiteAckQueue(str(where), auto_commit=True)
-        start = time.perf_counter()
-        for number in range(count):
-            queue.put({"work": NAME, "args": [number]})
-        seconds = time.perf_counter() - start
-        queue.close()
-    return seconds
-
-
 # --- a lone one -----------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +85,7 @@ async def lone(count: int) -> tuple[list[float], list[float]]:
                 row = raw_row(number)
                 start = time.perf_counter()
                 connection.execute("BEGIN IMMEDIATE")
-                connection.execute(_INSERT, row)
+                connection.execute(INSERT, row)
                 connection.execute("COMMIT")
                 theirs.append(time.perf_counter() - start)
     return ours, theirs
@@ -181,18 +106,16 @@ async def recovered(count: int) -> tuple[float, float, float]:
         registry.remove(NAME)
         command(NAME)(stored_no_op)
         await _fill(where, count)
-        sink = MemorySink()
         lanes = {"durable": LaneConfig(0, 1)}
-        manager = QueueManager(lanes, storage=LocalStorage(where, durability="normal"), sinks=[sink])
-        before, start = resident(), time.perf_counter()
+        manager = QueueManager(lanes, storage=LocalStorage(where, durability="normal"))
+        before = resident()
         await manager.start()
         opened = time.perf_counter()
-        await asyncio.sleep(0)
-        await sink.wait_for("queue.recovery.complete")
+        while not manager.is_recovered:
+            await asyncio.sleep(0.001)
         seconds = time.perf_counter() - opened
         each = (resident() - before) / count
         early = (first[0] - opened) / seconds if first else 1.0
-        del start
         await manager.close()
     return seconds, early, each
 

@@ -28,6 +28,8 @@ class Rerun(msgspec.Struct, frozen=True):
     call: Callable[..., Any]
     args: tuple[Any, ...]
     options: Options
+    trace: str | None = None
+    """The span that submitted it, of a durable command."""
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

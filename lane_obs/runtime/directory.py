@@ -77,5 +77,13 @@ class Directory:
         """Whether an id is of the form of the queue's own making."""
         return command_id.startswith(f"{self.id_prefix}-")
 
+    def renumber(self, by: int) -> None:
+        """Gives all live commands higher numbers, in place: a storage has commands with those they have."""
+        handles = list(self.by_seq.values())
+        self.by_seq.clear()
+        for handle in handles:
+            handle.seq += by
+            self.by_seq[handle.seq] = handle
+
     def __iter__(self) -> Iterator[CommandHandle[Any]]:
         return iter(list(self.by_seq.values()))

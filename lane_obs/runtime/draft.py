@@ -20,5 +20,7 @@ class Draft(msgspec.Struct):
     args: tuple[Any, ...]
     options: Options = NO_OPTIONS
     seq: int = 0
+    trace: str | None = None
+    """The W3C traceparent of the span that submitted it, where it is stored."""
     encoded: tuple[str, bytes] | None = None
     """Its registered name and its arguments as they are stored, once they are known."""

@@ -59,6 +59,7 @@ class Durability:
         check_methods("storage", storage, _SEVEN, "give a Storage, such as LocalStorage(path)")
         self.journal = Journal(adapt(storage), clock, dispatcher.bus)
         self._intake = intake
+        self._directory = dispatcher.directory
         self._durable = DurableIntake(intake, dispatcher, self.journal)
         self._recovery = Recovery(intake, self._durable, dispatcher, self.journal, clock)
         dispatcher.journal = self.journal
@@ -85,7 +86,8 @@ class Durability:
             _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
         self.journal.show()
         self.journal.old_seq = storage.health().last_seq
-        self._intake.seq = max(self._intake.seq, self.journal.old_seq)
+        self._directory.renumber(self.journal.old_seq)  # what lanes in memory were given before the start
+        self._intake.seq += self.journal.old_seq
         for letter in await storage.load_dead_letters():
             dead_letters.restore(restored(letter, self._intake.threads))
 

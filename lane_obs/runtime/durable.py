@@ -93,7 +93,8 @@ class DurableIntake:
         draft.seq = intake.next_seq()
         command_id = options.id or f"{self._dispatcher.directory.id_prefix}-{draft.seq}"
         draft.options = msgspec.structs.replace(options, id=command_id)
-        stored = self._journal.stored(draft, draft.seq, command_id, self._dispatcher.bus.traceparent())
+        draft.trace = self._dispatcher.bus.traceparent()
+        stored = self._journal.stored(draft, draft.seq, command_id)
         self._ids.add(command_id)
         if self.held is not None:
             self.new_ids.add(command_id)
@@ -124,9 +125,14 @@ class DurableIntake:
             elif self.held is not None:
                 self.held.append((draft, admitted))
             else:
-                admitted.set_result(intake.enqueue(draft))
+                admitted.set_result(self._enqueue(draft))
         finally:
             self._dispatcher.idle.settled()
+
+    def _enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
+        handle = self._intake.enqueue(draft, requeued=requeued)
+        handle._traceparent = draft.trace
+        return handle
 
     async def settled(self) -> None:
         """Returns once nothing is being saved."""
@@ -149,7 +155,7 @@ class DurableIntake:
         command_id = draft.options.id
         assert command_id is not None
         self._journal.requeued(self._journal.stored(draft, draft.seq, command_id))
-        return self._intake.enqueue(draft, requeued=True)
+        return self._enqueue(draft, requeued=True)
 
     def hold(self) -> None:
         """From now on the storage is being read."""
@@ -163,4 +169,4 @@ class DurableIntake:
         self.new_ids.clear()
         self._read.set()
         for draft, admitted in held:
-            admitted.set_result(self._intake.enqueue(draft))
+            admitted.set_result(self._enqueue(draft))

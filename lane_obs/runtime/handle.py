@@ -66,6 +66,8 @@ class CommandHandle(Record, Generic[T], eq=False):
     span: Any = None
     _durable: bool = False
     """Whether a storage keeps it."""
+    _traceparent: str | None = None
+    """The span that submitted it, as it is stored."""
     _ending: asyncio.Future[None] | None = None
     """Its end, while that is not committed yet: whoever awaits it is told afterwards."""
 

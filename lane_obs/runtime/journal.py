@@ -68,7 +68,7 @@ class Journal:
 
     # --- in -----------------------------------------------------------------------------------------------------
 
-    def stored(self, draft: Draft, seq: int, command_id: str, trace: str | None = None) -> StoredCommand:
+    def stored(self, draft: Draft, seq: int, command_id: str) -> StoredCommand:
         """A command as it is kept.
 
         Raises:
@@ -88,7 +88,7 @@ class Journal:
             not_before=wall + options.delay if options.delay else None,
             deadline=None if options.deadline is None else wall + options.deadline,
             key=options.key,
-            trace=trace,
+            trace=draft.trace,
             submitted_at=wall,
             updated_at=wall,
         )
@@ -209,6 +209,7 @@ class Journal:
             failed_at=wall,
             submitted_at=wall - (self._clock.now() - handle.submitted_at),
             key=handle._options.key,
+            trace=handle._traceparent,
         )
 
     def requeued(self, command: StoredCommand) -> None:

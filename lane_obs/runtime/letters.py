@@ -30,7 +30,7 @@ def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:
     try:
         work, args = decode(letter.command_type, letter.payload)
         named, call, args = resolve(work, args, threads)
-        again: Rerun | None = Rerun(letter.seq, named, call, args, options_of(letter))
+        again: Rerun | None = Rerun(letter.seq, named, call, args, options_of(letter), letter.trace)
     except LaneObsError:  # the letter itself is kept and shown all the same
         again = None
     return DeadLetter(
@@ -75,7 +75,7 @@ def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> Comma
     options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
     if directory.find(letter.id) is not None or options.key in directory.by_key:
         raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
-    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq)
+    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq, rerun.trace)
     if intake.room.is_taken(home):
         raise intake.full(draft)
     if home.is_durable:

@@ -134,7 +134,7 @@ class CommandQueue(Submitter):
         again = (
             None
             if call is None or runs_once(handle._work)
-            else Rerun(handle.seq, handle._work, call, args, handle._options)
+            else Rerun(handle.seq, handle._work, call, args, handle._options, handle._traceparent)
         )
         kind, text = type(error).__name__, error_text(error)
         failed_at = datetime.fromtimestamp(self._clock.wall(), UTC)

@@ -1,4 +1,4 @@
-"""Any interleaving of submits, ends, retries, cancels, crashes and restarts comes to what a plain model says."""
+"""Any interleaving of submits, failures, retries, cancels, crashes and restarts comes to what a plain model says."""
 
 from __future__ import annotations
 

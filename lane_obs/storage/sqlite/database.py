@@ -70,9 +70,10 @@ class Database:
         self.uid = ledger.uid
         self.commits, self.commands, self.letters = ledger.commits, ledger.commands, ledger.letters
         self.last_seq = ledger.last_seq
-        self.wal_pages = self.file_bytes = 0
+        self.wal_pages = 0
         self._name, self._wal_name = str(self.path), str(wal_of(self.path))
         self._file = os.stat(self._name)
+        self.file_bytes = self._file.st_size + sum(log.stat().st_size for log in [wal_of(self.path)] if log.exists())
         self._wal_file: os.stat_result | None = None
         self._connection.set_wal_hook(self._note_wal)
 

@@ -182,8 +182,8 @@ class Store:
             database.mark()
             if database.wal_pages >= _CHECKPOINT_PAGES:
                 database.checkpoint()
-        except StorageError as error:
-            self._fail(error)
+        except Exception as error:  # also the folder that goes away just now; nothing may end the writer's thread
+            self._fail(translate(error, self._settings.folder))
         self._marked = database.commits
 
     # --- out ----------------------------------------------------------------------------------------------------

@@ -302,6 +302,25 @@ async def test_what_waited_comes_back_in_order_before_what_is_new(clock: Virtual
     assert storage.stored() == []
 
 
+async def test_work_that_was_given_before_the_start_and_stored_work_do_not_get_in_each_others_way(
+    clock: VirtualClock,
+) -> None:
+    storage = Kept()
+    manager = QueueManager(LANES, storage=storage, clock=clock)
+    await manager.start()
+    manager.pause("a")
+    for number in range(3):
+        await manager.submit("a", note, number)
+    await killed(manager)
+    manager = QueueManager(LANES, storage=storage, clock=clock)
+    early = [manager.submit_nowait("memory", note, number) for number in range(10, 13)]
+    async with manager:
+        await clock.run(manager.drain())
+        assert sorted(ran) == [0, 1, 2, 10, 11, 12]
+        assert [await handle for handle in early] == [20, 22, 24]
+    assert storage.stored() == []
+
+
 async def test_a_running_command_counts_its_attempt_and_runs_again(clock: VirtualClock) -> None:
     storage = Kept()
     manager = QueueManager(LANES, storage=storage, clock=clock)
@@ -484,6 +503,24 @@ async def test_dead_letters_survive_and_can_be_requeued_and_purged(clock: Virtua
         assert manager.dead_letters.purge(command_type="durable.fail") == 3
         await clock.advance(0)
         assert await storage.load_dead_letters() == []
+
+
+async def test_the_trace_of_the_submit_stays_with_a_command_through_its_dead_letter(clock: VirtualClock) -> None:
+    class Tracing(MemorySink):
+        def traceparent(self) -> str:
+            return "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+    storage = Kept()
+    async with QueueManager(LANES, storage=storage, clock=clock, sinks=[Tracing()]) as manager:
+        handle = await manager.submit("a", fail, "x")
+        await clock.run(manager.drain())
+        (letter,) = await storage.load_dead_letters()
+        assert letter.trace == Tracing().traceparent()
+        manager.pause("a")
+        manager.dead_letters.requeue(handle.id)
+        await clock.advance(0)
+        assert [row.trace for row in storage.stored()] == [letter.trace]
+        manager.resume("a")
 
 
 async def test_old_letters_give_way(clock: VirtualClock) -> None:

@@ -115,7 +115,7 @@ class Running:
 
     async def __aenter__(self) -> Running:
         await self.manager.start()
-        await self.sink.wait_for("queue.recovery.complete")
+        await self.told("queue.recovery.complete")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -135,7 +135,7 @@ class Running:
             await asyncio.sleep(0)
         disk.fill()
         gate.set()
-        await self.sink.wait_for("queue.storage.failed")
+        await self.told("queue.storage.failed")
         return handles
 
     async def submit_fails(self, kind: type[StorageError], *words: str) -> None:
@@ -145,13 +145,20 @@ class Running:
         assert not caught.value.kept
         for word in words:
             assert word in str(caught.value)
-        await self.sink.wait_for("queue.storage.failed")
+        await self.told("queue.storage.failed")
         assert await self.ready() == "storage_failed"
         stats = self.manager.stats().storage
         assert stats is not None
         assert not stats.ready
         assert stats.failures >= 1
         assert await self.manager.submit_nowait("memory", note, "in memory") == "in memory"
+
+    async def told(self, key: str) -> None:
+        """Returns once this event has come."""
+        try:
+            await asyncio.wait_for(self.sink.wait_for(key), 20)
+        except TimeoutError:
+            pytest.fail(f"no {key}: {self.manager.stats().storage}, {[event.key for event in self.sink.events][-8:]}")
 
     async def until(self, *words: str) -> None:
         """Returns once the storage has tried again and says one of these."""
@@ -161,7 +168,7 @@ class Running:
 
     async def back(self) -> None:
         """The storage works again, and so does the queue."""
-        await self.sink.wait_for("queue.storage.back")
+        await self.told("queue.storage.back")
         assert await self.ready() == "ready"
         assert await (await self.manager.submit("a", note, "afterwards")) == "afterwards"
 
@@ -297,10 +304,10 @@ async def test_recovery_goes_on_once_a_storage_that_failed_meanwhile_works_again
 
     storage.stream_commands = interrupted
     await queue.manager.start()
-    await queue.sink.wait_for("queue.recovery.failed")
+    await queue.told("queue.recovery.failed")
     assert await queue.ready() == "storage_failed"
     (disk.where / "elsewhere").rename(disk.folder)
-    await queue.sink.wait_for("queue.recovery.complete")
+    await queue.told("queue.recovery.complete")
     assert await queue.ready() == "ready"
     await queue.manager.drain()
     await queue.manager.close()

@@ -27,7 +27,7 @@ except ImportError:  # not on Windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-ROW = "durable"
+ROW = "storage"
 SUBMITTERS: Final = 256
 _LEAST_SHARE = 0.25
 _MOST_LONE = 1.5

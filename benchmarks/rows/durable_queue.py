@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-ROW = "durable queue"
+ROW = "durable"
 _SHARE = 0.25
 _LONE = 1.5
 _RECOVERY = 100_000.0

@@ -48,7 +48,8 @@ async def main():
             note("started", seq)
             if seq % 2:
                 note("removes", seq)
-                letter = StoredDeadLetter(id=f"c{seq}", seq=seq, lane="a", command_type="w", payload=b"", reason="failed",
+                letter = StoredDeadLetter(id=f"c{seq}", seq=seq, lane="a", command_type="w", payload=b"",
+                                          reason="failed",
                                           error_type="E", error="e")
                 await storage.apply([Remove(f"c{seq}"), AddLetter(letter)] if seq % 3 == 0 else [Remove(f"c{seq}")])
                 note("removed", seq)
@@ -133,7 +134,8 @@ def step(connection):
             connection.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
             connection.execute(f"DROP TABLE old_{name}")
         connection.execute("CREATE TABLE jobs (number INTEGER, name TEXT, lane TEXT, kind TEXT, body TEXT)")
-        connection.execute("INSERT INTO jobs VALUES (1, 'one', 'a', 'w', ''), (2, 'two', 'a', 'w', ''), (5, 'five', 'a', 'w', '')")
+        rows = "(1, 'one', 'a', 'w', ''), (2, 'two', 'a', 'w', ''), (5, 'five', 'a', 'w', '')"
+        connection.execute(f"INSERT INTO jobs VALUES {rows}")
     from_version_0(connection)
 
 MIGRATIONS[0] = step

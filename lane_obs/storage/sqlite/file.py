@@ -103,9 +103,8 @@ def connect(path: Path, synchronous: str) -> apsw.Connection:
     Raises:
         StorageError: it cannot be opened.
     """
-    connection = None
+    connection = _open(path)
     try:
-        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
         # A forked process that drops its copy of the connection must not touch the files.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.set_busy_timeout(_BUSY_MS)
@@ -115,15 +114,22 @@ def connect(path: Path, synchronous: str) -> apsw.Connection:
         mode = connection.pragma("journal_mode")
     except apsw.Error as error:
         found = translate(error, path, connection)
-        if connection is not None:
-            connection.close(force=True)
-        raise found from error
-    if connection.readonly("main") or mode != "wal":
-        may_not = connection.readonly("main")
         connection.close(force=True)
-        if may_not:
-            raise StorageReadOnly(path, "the file may not be written")
+        raise found from error
+    if mode != "wal":
+        connection.close(force=True)
         raise StorageError(path, "this file system cannot keep a write-ahead log")
+    return connection
+
+
+def _open(path: Path) -> apsw.Connection:
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    except apsw.Error as error:
+        raise translate(error, path) from error
+    if connection.readonly("main"):  # what SQLite makes of a file that may not be written
+        connection.close(force=True)
+        raise StorageReadOnly(path, "the file may not be written")
     return connection
 
 

@@ -23,8 +23,8 @@ async def main() -> None:
         await sink.wait_for("queue.alert.firing")
         stats = await monitor.stats()
         print(f"Pending: {stats.total_pending}, Active: {stats.total_active}")
-        for alert in sink.of("queue.alert.firing"):
-            print(f"{alert.key}: {alert.rule} {alert.value} > {alert.threshold:g} ({alert.severity})")
+        for alert in monitor.alerts:
+            print(f"{alert.alert}: {alert.rule} {alert.value} > {alert.threshold:g} ({alert.severity}, {alert.state})")
 
         gate.set()
         await monitor.stop()

@@ -65,7 +65,7 @@ stored: ['7']
 """,
     "queue_monitoring.py": """\
 Pending: 3, Active: 2
-queue.alert.firing: pending 3 > 2 (warning)
+QueuePendingHigh: pending 3 > 2 (warning, firing)
 """,
     "retry_policies.py": """\
 attempt 4 went through

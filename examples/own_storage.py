@@ -2,7 +2,6 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -39,11 +38,11 @@ class JsonStorage:
     async def clear_all(self) -> None:
         self.write({}, {})
 
-    def write(self, *content: dict[str, Any]) -> None:
+    def write(self, commands: dict[str, StoredCommand], letters: dict[str, StoredDeadLetter]) -> None:
         new = self.path.with_suffix(".new")
-        new.write_bytes(msgspec.json.encode(content))
+        new.write_bytes(msgspec.json.encode((commands, letters)))
         new.replace(self.path)  # a crash of the process leaves the old file or the new one
-        self.commands, self.letters = content
+        self.commands, self.letters = commands, letters
 
 
 async def main() -> None:

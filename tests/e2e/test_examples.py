@@ -66,6 +66,7 @@ stored: ['7']
     "queue_monitoring.py": """\
 Pending: 3, Active: 2
 QueuePendingHigh: pending 3 > 2 (warning, firing)
+LaneSaturated: saturation 1.0 > 0.95 (warning, pending)
 """,
     "retry_policies.py": """\
 attempt 4 went through

@@ -45,8 +45,9 @@ async def storage_of(folder: Path, **options: Any) -> AsyncIterator[LocalStorage
 @contextlib.contextmanager
 def busy(storage: LocalStorage) -> Any:
     """Keeps the writing thread at something else, so that all changes have to wait."""
-    end = threading.Event()
-    storage._ask(lambda _: end.wait())
+    begun, end = threading.Event(), threading.Event()
+    storage._ask(lambda _: (begun.set(), end.wait()))
+    assert begun.wait(30)
     try:
         yield
     finally:

@@ -125,6 +125,15 @@ def test_what_does_not_agree_with_itself_is_refused(folder: Path, statements: li
     refused(folder, StorageCorrupt, text)
 
 
+def test_an_index_that_does_not_agree_with_its_table_is_refused(folder: Path) -> None:
+    with opened(folder) as database:
+        database.close()
+    path, entry = folder / "queue.db", b"\x03\x11\x01c4\x04"  # of the index: types of a text and a number, "c4", 4
+    assert entry in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(entry, b"\x03\x11\x01c3\x04"))
+    refused(folder, StorageCorrupt, "row 4 missing from index")
+
+
 def test_rows_that_were_removed_by_hand_are_no_damage(folder: Path) -> None:
     by_hand(folder, "DELETE FROM commands WHERE seq > 2", "CREATE INDEX by_lane ON commands (lane)")
     with opened(folder) as database:

@@ -189,6 +189,57 @@ async def test_a_living_owner_is_named_and_a_dead_ones_folder_is_free_at_once(tm
     await storage.close()
 
 
+FORKING = """
+import asyncio, gc, os, sys
+from lane_obs.errors import StorageClosed, StorageLocked
+from lane_obs.storage import LocalStorage, Save, StoredCommand
+
+def command(seq):
+    return StoredCommand(id=f"c{seq}", seq=seq, lane="a", command_type="w", payload=b"")
+
+async def main():
+    storage = LocalStorage(sys.argv[1])
+    await storage.open()
+    for seq in range(1, 201):
+        await storage.apply([Save(command(seq))])
+        if seq % 20 == 0:
+            pending = storage.apply([Save(command(1_000 + seq))])
+            child = os.fork()
+            if not child:
+                closed = not storage.health().ready
+                storage._flush()
+                storage.__dict__.clear()  # lets go of all that the parent has open, but for SQLite's connection
+                gc.collect()
+                os._exit(0 if closed else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            await pending
+    print(len(await storage.load_commands()), flush=True)
+    child = os.fork()
+    if not child:
+        print("child", os.getpid(), flush=True)
+        sys.stdin.read()  # until the test is over
+        os._exit(0)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def test_a_forked_process_neither_uses_the_storage_nor_keeps_its_lock(tmp_path: Path) -> None:
+    process = start(FORKING, tmp_path)
+    assert await asyncio.to_thread(await_line, process) == b"210"
+    assert (await asyncio.to_thread(await_line, process)).startswith(b"child ")
+    storage = LocalStorage(tmp_path)
+    with pytest.raises(StorageLocked):
+        await storage.open()
+    process.send_signal(signal.SIGKILL)  # its child lives on
+    await asyncio.to_thread(process.wait)
+    await storage.open()
+    assert len(await storage.load_commands()) == 210
+    await storage.close()
+    kill(process)
+
+
 LEAVING = """
 import asyncio, sys
 from lane_obs.storage import LocalStorage, Save, StoredCommand

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
@@ -85,11 +86,14 @@ class Salvage:
 
     def commands(self) -> Iterator[StoredCommand]:
         """All commands that can be read and are as they were written."""
-        return self._records("commands", "seq", (*FIXED, *STATE), to_command)
+        for _, command in self._records("commands", "seq", (*FIXED, *STATE), to_command):
+            yield command
 
     def letters(self) -> Iterator[StoredDeadLetter]:
-        """All dead letters that can be read and are as they were written."""
-        return self._records("letters", "place", LETTER, to_letter)
+        """All dead letters that can be read and are as they were written, oldest first."""
+        # Pages may have changed places, and only their places tell which letter is older. There are not many.
+        for _, letter in sorted(self._records("letters", "place", LETTER, to_letter), key=itemgetter(0)):
+            yield letter
 
     def ids(self, table: str) -> Iterator[str]:
         """Ids of rows, read from an index: it may know rows that the table has lost."""
@@ -100,10 +104,12 @@ class Salvage:
                 if isinstance(key, bytes):
                     yield key.decode(errors="replace")
 
-    def _records(self, table: str, key: str, columns: tuple[str, ...], read: Callable[[Any], Any]) -> Iterator[Any]:
+    def _records(
+        self, table: str, key: str, columns: tuple[str, ...], read: Callable[[Any], Any]
+    ) -> Iterator[tuple[int, Any]]:
         for row in self._rows(table, key, columns):
             try:
-                yield read(_as_text(row[1:], columns))
+                yield row[0], read(_as_text(row[1:], columns))
             except DamagedRow as error:
                 self._losses.note(str(error))
             except Exception as error:  # a row of anything at all

@@ -145,7 +145,9 @@ def test_the_summary_tells_of_each(run: Run) -> None:
 @pytest.mark.parametrize("name", grafana.FILES)
 def test_every_query_of_every_dashboard_gives_numbers(run: Run, name: str) -> None:
     viewer = Viewer(run.prometheus, grafana.read(name), run.start, run.end, step=1.0, scrape=SCRAPE)
-    assert viewer.empty() == []
+    # The demo has no storage; another test shows that panels of one have numbers.
+    of_storage = {"Storage failed", "Stored commands", "Commit time", "Storage trouble", "Storage size"}
+    assert [asked for asked in viewer.empty() if asked.panel not in of_storage] == []
     choices = viewer.choices()
     assert choices["queue"] == ["demo"]
     assert choices["job"] == ["lane-obs"]

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lane_obs.bus.outlet import MAX_FAILURES, Outlet, SinkStats, Timing
+from lane_obs.core.histogram import Histogram
 from lane_obs.errors import ConfigError, error_text
 from lane_obs.events import LaneEvent, SinkDisabled, SinkFailed
 
@@ -65,7 +66,7 @@ class Bus:
         """Whether anyone listens; without, the queue tells nothing."""
         self.closed = False
         """Whether `close` was called."""
-        self.histograms: dict[str, Any] = {}
+        self.histograms: dict[str, Histogram] = {}
         """What others measure and exporters show, by name."""
         self.closers: set[Callable[[], Awaitable[object] | None]] = set()
         """Called once, when `close` begins, and awaited: what works on the queue's behalf ends then."""
@@ -90,6 +91,11 @@ class Bus:
         if not outlet.is_idle:
             self._takers = [*self._takers, outlet]
             self.active = not self.closed
+
+    def histogram(self, name: str) -> Histogram | None:
+        """What somebody measures under this name: in `histograms`, or as an attribute of a sink; the first found."""
+        found = (self.histograms.get(name), *(getattr(outlet.sink, name, None) for outlet in self._outlets))
+        return next((one for one in found if isinstance(one, Histogram)), None)
 
     def traceparent(self) -> str | None:
         """The W3C traceparent of the span that is current here, where a sink knows of such; `None` for none."""

@@ -120,8 +120,8 @@ class Reader:
         return rows
 
     def _from_sink(self, name: str) -> Histogram:
-        found = (self._bus.histograms.get(name), *(getattr(sink, name, None) for sink in self._bus.sinks))
-        return next((histogram for histogram in found if isinstance(histogram, Histogram)), _EMPTY)
+        found: Histogram | None = self._bus.histogram(name)
+        return found or _EMPTY
 
     def _never_down(self, rows: list[tuple[Labels, float]]) -> list[tuple[Labels, float]]:
         """These totals are sums of several numbers, which may have been read in the middle of a change."""

@@ -281,7 +281,7 @@ class QueueMonitor:
         """Emits the event of a change."""
         spec, trace = alert.spec, None
         if alert.state in {AlertState.PENDING, AlertState.FIRING} and alert.lane is not None:
-            trace = trace_of(spec.rule, alert.lane, self._queue.columns, self._source.tally)
+            trace = trace_of(spec.rule, alert.lane, self._source.columns, self._source.tally)
             alert.trace_id = None if trace is None else trace.trace_hex
         self._queue.bus.emit(
             traced, None, EVENTS[alert.state], trace, spec.rule, alert.value, alert.threshold, spec.alert,

@@ -91,13 +91,14 @@ class Source:
         leaves: what will be read.
 
     Attributes:
+        columns: reads the queue's lanes.
         sink: the `MonitorSink` that the queue's bus has for it.
         tally: what the events say; `None` when nothing asks for it.
     """
 
     def __init__(self, queue: Any, leaves: Iterable[Leaf]) -> None:
         self._queue = queue
-        self._columns = queue.columns
+        self.columns = queue.columns
         counted = any(leaf.metric in _FROM_TALLY or leaf.metric is catalogue.QUEUE_WAIT for leaf in leaves)
         found: list[Tally] = [sink.tally for sink in queue.bus.sinks if isinstance(getattr(sink, "tally", None), Tally)]
         own = Tally(dict.fromkeys(queue.lanes, BUCKETS)) if counted and not found else None
@@ -116,7 +117,7 @@ class Source:
         if metric in _FROM_TALLY:
             return _FROM_TALLY[metric](self._lanes, values)
         if metric in _FROM_LANES:
-            first, *others = [self._columns.read(name) for name in _FROM_LANES[metric](values)]
+            first, *others = [self.columns.read(name) for name in _FROM_LANES[metric](values)]
             return [sum(numbers) for numbers in zip(first, *others, strict=True)] if others else first
         return [self._of_queue(metric)]
 
@@ -130,10 +131,8 @@ class Source:
         return self._waits
 
     def _of_queue(self, metric: catalogue.Metric) -> Any:
-        sinks = self._queue.bus.sinks
         if metric is catalogue.LOOP_LAG:
-            lags = (getattr(sink, "loop_lag", None) for sink in sinks)
-            lag = next((lag for lag in lags if isinstance(lag, Histogram)), _NO_LAG)
+            lag = self._queue.bus.histogram("loop_lag") or _NO_LAG
             return lag.bounds, lag.counts.copy()
         if metric is catalogue.STORAGE_FAILED:
             storage = self._queue.storage

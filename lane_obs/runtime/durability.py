@@ -13,6 +13,7 @@ from lane_obs.runtime.letters import restored
 from lane_obs.runtime.recovery import Recovery
 from lane_obs.runtime.stats import StorageStats
 from lane_obs.storage import adapt
+from lane_obs.storage.seven import SEVEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,10 +26,6 @@ if TYPE_CHECKING:
     from lane_obs.storage.port import Storage
 
 _logger: Final = logging.getLogger("lane_obs.storage")
-_SEVEN = (
-    "save_command", "load_commands", "remove_command", "save_dead_letter", "load_dead_letters", "clear_dead_letters",
-    "clear_all",
-)  # fmt: skip
 
 
 class Durability:
@@ -56,7 +53,7 @@ class Durability:
             if wanting := [name for name, config in lanes.items() if config.durable]:
                 raise ConfigError(f"lanes.{wanting[0]}.durable", True, "give the queue a storage, too")  # noqa: FBT003
             return
-        check_methods("storage", storage, _SEVEN, "give a Storage, such as LocalStorage(path)")
+        check_methods("storage", storage, SEVEN, "give a Storage, such as LocalStorage(path)")
         self.journal = Journal(adapt(storage), clock, dispatcher.bus)
         self._intake = intake
         self._directory = dispatcher.directory

@@ -13,7 +13,7 @@ from lane_obs.core import fact as builders
 from lane_obs.sinks.otel.attributes import Attributes, add_wait
 from lane_obs.sinks.otel.export import wants_starts
 from lane_obs.sinks.otel.own import OWN, OwnSpans
-from lane_obs.sinks.otel.span import SAMPLED, CommandSpan
+from lane_obs.sinks.otel.span import SAMPLED, CommandSpan, never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,7 @@ class Endings:
         span, kept.submit = kept.submit, None
         if span is None:
             name = f"submit {command.home.name}"
-            span = CommandSpan(name, SpanKind.PRODUCER, kept.context, kept.parent, wall_ns=_never, limits=self._limits)
+            span = CommandSpan(name, SpanKind.PRODUCER, kept.context, kept.parent, wall_ns=never, limits=self._limits)
         return span.finish(attributes, at_ns, at_ns, self._resource, self._scope, keep=keep)
 
     def refused(self, span: CommandSpan, lane: str, kind: str, reason: str, at_ns: int) -> None:
@@ -193,7 +193,7 @@ class Endings:
         span_id, flags = self._ids.generate_span_id(), above.trace_flags
         context = SpanContext(above.trace_id, span_id, False, flags, above.trace_state)  # noqa: FBT003
         name = f"settle {command.home.name}"
-        made = CommandSpan(name, SpanKind.CLIENT, context, above, wall_ns=_never, limits=self._limits)
+        made = CommandSpan(name, SpanKind.CLIENT, context, above, wall_ns=never, limits=self._limits)
         made.previous = None if kept.current is None else kept.current.get_span_context()
         made.record = kept.record
         return made
@@ -264,8 +264,3 @@ class Endings:
                 return "retried"
         slow = self._slow_by_lane.get(command.home.name, self._slow)
         return "slow" if slow is not None and at - command.submitted_at > slow else None
-
-
-def _never() -> int:
-    """Time for events of spans that nobody adds events to."""
-    return 0

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 
 from lane_obs import events
 from lane_obs.core.fact import traced
-from lane_obs.sinks.otel.span import SAMPLED, CommandSpan
+from lane_obs.sinks.otel.span import SAMPLED, CommandSpan, never
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import Tracer
@@ -93,11 +93,6 @@ class OwnSpans:
         end_ns: int,
     ) -> None:
         context = SpanContext(trace_id, self._ids.generate_span_id(), False, SAMPLED)  # noqa: FBT003
-        span = CommandSpan(name, SpanKind.INTERNAL, context, parent, wall_ns=_never, limits=self._limits)
+        span = CommandSpan(name, SpanKind.INTERNAL, context, parent, wall_ns=never, limits=self._limits)
         attributes["messaging.system"] = "lane"
         self._export(span.finish(attributes, start_ns, end_ns, self._resource, self._scope, keep=False))
-
-
-def _never() -> int:
-    """Time for events of spans that nobody adds events to."""
-    return 0

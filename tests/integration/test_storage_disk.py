@@ -261,7 +261,6 @@ async def test_a_file_system_that_is_mounted_read_only_is_refused_until_it_is_no
     await storage.close()
 
 
-@pytest.mark.skip(reason="needs mkfs.ext4 and losetup, which CI lacks on its PATH")
 async def test_a_file_system_that_goes_read_only_under_a_running_storage(
     mount: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -200,7 +200,9 @@ async def test_closing_hands_over_the_rest_and_closes_every_sink_once() -> None:
     assert bus.stats()[0].errors == 1
 
 
-@pytest.mark.parametrize("sink", [object(), None, MemorySink, print], ids=repr)
+@pytest.mark.parametrize(
+    "sink", [object(), None, MemorySink, print], ids=["an object", "None", "a class", "a function"]
+)
 def test_something_that_is_no_sink_is_refused_when_the_queue_is_built(sink: Any) -> None:
     with pytest.raises(ConfigError, match=r"^sinks: .* give objects with handle\(events\) and close\(\)"):
         QueueManager(sinks=[sink])

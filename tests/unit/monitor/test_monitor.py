@@ -129,7 +129,7 @@ async def test_it_gives_the_statistics_of_its_queue(clock: VirtualClock) -> None
         await clock.run(manager.drain())
 
 
-@pytest.mark.parametrize("queue", [5, None, "queue", QueueManager, MonitorConfig(), VirtualClock()], ids=repr)
+@pytest.mark.parametrize("queue", [5, None, "queue", QueueManager, MonitorConfig(), VirtualClock()])
 def test_it_watches_nothing_but_a_queue(queue: Any) -> None:
     for build in (QueueMonitor, lambda wrong: QueueMonitor.with_config(wrong, CONFIG)):
         with pytest.raises(ConfigError, match=r"^queue: .* give a CommandQueue or QueueManager") as caught:

@@ -241,7 +241,7 @@ def test_a_sample_that_does_not_match_the_signature() -> None:
     assert CommandQueue.with_dlq(EventEmitter(100), 10).dead_letters.max_size == 10
 
 
-@pytest.mark.parametrize("value", [1234567890123456789, 2**70, [], {}, None, object()], ids=repr)
+@pytest.mark.parametrize("value", [1234567890123456789, 2**70, [], {}, None, object()])
 async def test_values_that_come_back_as_something_else(clock: VirtualClock, value: Any) -> None:
     """Results are JSON echoes there: long integers come back as floats, and no Python code can run at all."""
     async with running(clock) as manager:

@@ -166,7 +166,7 @@ async def too_late(_: LaneEvent) -> bool:
     return True
 
 
-@pytest.mark.parametrize("wanted", [5, None, "queue.lane.idle", [LaneIdle], too_late], ids=str)
+@pytest.mark.parametrize("wanted", [5, None, "queue.lane.idle", [LaneIdle], too_late])
 def test_a_filter_that_cannot_answer_is_refused_when_it_is_given(wanted: Any) -> None:
     with pytest.raises(ConfigError, match=r"^wanted: .* give a plain function of an event"):
         EventEmitter().subscribe_filtered(wanted)

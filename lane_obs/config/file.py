@@ -5,24 +5,27 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from lane_obs.config.check import check_keys
+from lane_obs.config.boost import boost_from_table
 from lane_obs.config.lane import LaneConfig, QueueConfig
+from lane_obs.config.partitions import partitions_from_table
+from lane_obs.config.rate_limit import rate_limits_from
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
 
 def load_lanes(path: str | PathLike[str]) -> QueueConfig:
     """Reads lanes from a TOML file.
 
-    Shape: `max_concurrency = 32` and a table `[lanes.NAME]` for each lane with the fields of `LaneConfig`;
+    Shape: `max_concurrency = 32`, `rate_limit` of the whole queue, and a table `[lanes.NAME]` for each lane with the fields of `LaneConfig`;
     `retry` is a table with the fields of `RetryPolicy`, whose exception types are names such as
     `"TimeoutError"` or `"package.module:ErrorClass"`. A table `[alerts]` is left to whoever reads the alerts.
 
@@ -46,7 +49,7 @@ def read_document(path: str | PathLike[str]) -> dict[str, Any]:
         raise ConfigError("file", str(path), f"give valid TOML: {error}") from error
     # A table is not shown: beside a misspelt key of it there may stand a secret.
     shown = {key: "(...)" if isinstance(value, dict | list) else value for key, value in document.items()}
-    check_keys("", shown, ("max_concurrency", "lanes", "alerts"))
+    check_keys("", shown, ("max_concurrency", "rate_limit", "lanes", "alerts"))
     return document
 
 
@@ -56,12 +59,15 @@ def lanes_of(document: Mapping[str, Any]) -> QueueConfig:
     Raises:
         ConfigError: an unknown key, or a value that is not allowed.
     """
+    whole = {"max_concurrency": document.get("max_concurrency")}
+    if "rate_limit" in document:
+        whole["rate_limit"] = rate_limits_from("rate_limit", document["rate_limit"])
     tables = document.get("lanes")
     if tables is None:
-        return QueueConfig(max_concurrency=document.get("max_concurrency"))
+        return QueueConfig(**whole)
     _check_table("lanes", tables)
     lanes = {name: _lane_from_table(f"lanes.{name}", table) for name, table in tables.items()}
-    return QueueConfig(lanes, document.get("max_concurrency"))
+    return QueueConfig(lanes, **whole)
 
 
 def _check_table(field: str, value: object) -> None:
@@ -78,8 +84,9 @@ def _lane_from_table(field: str, table: Any) -> LaneConfig:
     check_keys(f"{field}.", table, _fields_of(LaneConfig))
     values = dict(table)
     try:
-        if "retry" in values:
-            values["retry"] = retry_from_table(values["retry"])
+        for name, read in _TABLES.items():
+            if name in values:
+                values[name] = read(values[name])
         return LaneConfig(**values)
     except ConfigError as error:
         raise ConfigError(f"{field}.{error.field}", error.value, error.allowed) from None
@@ -102,6 +109,12 @@ def retry_from_table(table: Any) -> RetryPolicy:
     return RetryPolicy(**values)
 
 
+_TABLES: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "retry": retry_from_table,
+    "rate_limit": lambda value: rate_limits_from("rate_limit", value),
+    "boost": lambda value: boost_from_table("boost", value),
+    "partitions": lambda value: partitions_from_table("partitions", value),
+}
 _OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}
 
 

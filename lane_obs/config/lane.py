@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import Duration, check_name, to_choice, to_count, to_seconds
+from lane_obs.config.partitions import Partitions
+from lane_obs.config.rate_limit import RateLimit
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import ConfigError
 
@@ -33,6 +36,15 @@ class OnCrash(StrEnum):
     """It becomes a dead letter."""
 
 
+class OnExpiry(StrEnum):
+    """What becomes of a command whose deadline has passed."""
+
+    EXPIRE = "expire"
+    """It ends as expired, a dead letter; one that runs is stopped."""
+    RUN = "run"
+    """It stays at its highest boost, and runs."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class LaneConfig:
     """The policies of one lane.
@@ -54,6 +66,13 @@ class LaneConfig:
         on_crash: what becomes of a command that ran when its process died: `"rerun"` (default) or `"dead_letter"`.
         max_crashes: a command whose process died this many times while it ran becomes a dead letter, 1 or more;
             default 3.
+        rate_limit: bounds how often its commands start: a `RateLimit`, or several that must all let a command through;
+            `None` (default) for none.
+        boost: raises the priority of commands as their deadlines come near, or as they get older; `None` (default)
+            for never. Fixed for the lane's life.
+        on_expiry: what becomes of a command whose deadline has passed: `"expire"` (default) or `"run"`.
+        partitions: commands of one partition run one at a time, in order; `None` (default) for no partitions. Fixed
+            for the lane's life.
 
     Raises:
         ConfigError: a value outside its range, with its name.
@@ -70,6 +89,10 @@ class LaneConfig:
     durable: bool | None = dataclasses.field(default=None, kw_only=True)
     on_crash: OnCrash | str = dataclasses.field(default=OnCrash.RERUN, kw_only=True)
     max_crashes: int = dataclasses.field(default=3, kw_only=True)
+    rate_limit: RateLimit | Sequence[RateLimit] | None = dataclasses.field(default=None, kw_only=True)
+    boost: PriorityBoost | None = dataclasses.field(default=None, kw_only=True)
+    on_expiry: OnExpiry | str = dataclasses.field(default=OnExpiry.EXPIRE, kw_only=True)
+    partitions: Partitions | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         to_count("max_concurrency", self.max_concurrency, minimum=1)
@@ -93,12 +116,33 @@ class LaneConfig:
         if self.max_pending is None and self.overflow is not Overflow.WAIT:
             raise ConfigError("overflow", str(self.overflow), "give max_pending too: a lane without it is never full")
         self._check_durability()
+        self._check_order()
 
     def _check_durability(self) -> None:
         if self.durable is not None and not isinstance(self.durable, bool):
             raise ConfigError("durable", self.durable, "give True, False, or None for whether there is a storage")
         object.__setattr__(self, "on_crash", to_choice("on_crash", self.on_crash, OnCrash))
         to_count("max_crashes", self.max_crashes, minimum=1)
+
+    def _check_order(self) -> None:
+        object.__setattr__(self, "rate_limit", to_rate_limits("rate_limit", self.rate_limit) or None)
+        if self.boost is not None and not isinstance(self.boost, PriorityBoost):
+            raise ConfigError("boost", self.boost, "give a PriorityBoost")
+        object.__setattr__(self, "on_expiry", to_choice("on_expiry", self.on_expiry, OnExpiry))
+        if self.partitions is not None and not isinstance(self.partitions, Partitions):
+            raise ConfigError("partitions", self.partitions, "give Partitions")
+        if self.partitions is not None and self.partitions.fair and self.boost is not None and not self.boost.is_ageing:
+            raise ConfigError("boost", self.boost, "give ageing, or partitions that are not fair: turns and deadlines differ")
+
+    @property
+    def rate_limits(self) -> tuple[RateLimit, ...]:
+        """Its rate limits; none is an empty tuple."""
+        limits = self.rate_limit
+        return () if limits is None else (limits,) if isinstance(limits, RateLimit) else tuple(limits)
+
+    def with_rate_limit(self, *limits: RateLimit) -> LaneConfig:
+        """A copy with other rate limits."""
+        return dataclasses.replace(self, rate_limit=limits)
 
     def with_timeout(self, timeout: Duration) -> LaneConfig:
         """A copy with a limit on one attempt."""
@@ -134,12 +178,38 @@ DEFAULT_LANES: Final[Mapping[str, LaneConfig]] = MappingProxyType(
 """The six built-in lanes with the priorities and limits of A3S Lane 0.1."""
 
 
-def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None) -> None:
+def to_rate_limits(field: str, value: object) -> tuple[RateLimit, ...]:
+    """Checks one rate limit, several or none, and returns them as a tuple.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    limits = () if value is None else (value,) if isinstance(value, RateLimit) else value
+    if not isinstance(limits, tuple | list) or not all(isinstance(limit, RateLimit) for limit in limits):
+        raise ConfigError(field, value, "give a RateLimit, or a list of them")
+    return tuple(limits)
+
+
+def check_shared(limits: Iterable[RateLimit]) -> None:
+    """Checks that rate limits of one name are one and the same.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    known: dict[str, RateLimit] = {}
+    for limit in limits:
+        if limit.name is not None and known.setdefault(limit.name, limit) != limit:
+            raise ConfigError("rate_limit", limit, f"give each lane the same for {limit.name!r}: {known[limit.name]}")
+
+
+def check_lanes(
+    lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limit: object = None
+) -> None:
     """Checks a whole set of lanes.
 
     Raises:
-        ConfigError: no lane, a bad name, a value that is no `LaneConfig`, reservations above the whole, or reservations
-            that leave a lane without any slot.
+        ConfigError: no lane, a bad name, a value that is no `LaneConfig`, reservations above the whole, reservations
+            that leave a lane without any slot, or two rate limits of one name that differ.
     """
     if not isinstance(lanes, Mapping):
         raise ConfigError("lanes", lanes, "give a mapping of LaneConfig by name")
@@ -149,6 +219,8 @@ def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None) ->
         check_name("lane name", name)
         if not isinstance(lane, LaneConfig):
             raise ConfigError(f"lanes.{name}", lane, "give a LaneConfig")
+    own = to_rate_limits("rate_limit", rate_limit)
+    check_shared([*own, *(limit for lane in lanes.values() for limit in lane.rate_limits)])
     if max_concurrency is None:
         return
     to_count("max_concurrency", max_concurrency, minimum=1)
@@ -176,6 +248,7 @@ class QueueConfig:
     Args:
         lanes: by name, in the file's order.
         max_concurrency: queue-wide bound on running commands, 1 or more; `None` for none.
+        rate_limit: of the whole queue, as in `LaneConfig`.
 
     Raises:
         ConfigError: see `check_lanes`.
@@ -183,6 +256,7 @@ class QueueConfig:
 
     lanes: Mapping[str, LaneConfig] = dataclasses.field(default_factory=lambda: DEFAULT_LANES)
     max_concurrency: int | None = None
+    rate_limit: RateLimit | Sequence[RateLimit] | None = None
 
     def __post_init__(self) -> None:
-        check_lanes(self.lanes, self.max_concurrency)
+        check_lanes(self.lanes, self.max_concurrency, self.rate_limit)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lane_obs.core import timer
+from lane_obs.core.gate import Gate, Gates
 from lane_obs.core.lane import Lane
+from lane_obs.core.limit import make_limiter
+from lane_obs.core.order import Order
 from lane_obs.core.schedule import Schedule
 from lane_obs.core.state import TRANSITIONS, State
+from lane_obs.core.timer import Timers
 from lane_obs.core.wait import Contention, Mode, between
 from lane_obs.errors import InternalError, UnknownLane
 from lane_obs.events import WaitByCause
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from lane_obs.config import LaneConfig
+    from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.core.record import Record
 
 _READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED, State.BACKOFF
@@ -30,21 +35,59 @@ class Engine:
         lanes: policies by lane name, already checked.
         max_concurrency: queue-wide bound on running commands; `None` for none.
         now: clock seconds.
+        rate_limits: those of the whole queue.
+
+    Attributes:
+        timers: due times of commands, and of what the engine itself waits for.
+        gates: the rate limits at work.
+        order: the lanes whose order is not that of submits.
+        on_throttled: called with a lane that a rate limit begins to hold back, the seconds that it has to wait, and
+            the time.
+        on_unthrottled: called with a lane that was held back and has no ready work any more, and the time.
     """
 
-    __slots__ = ("_contention", "_schedule", "lanes", "live", "submitted")
+    __slots__ = (
+        "_contention", "_limits", "_schedule", "_shared", "gates", "lanes", "live", "on_throttled", "on_unthrottled", "order",
+        "submitted", "timers",
+    )  # fmt: skip
 
-    def __init__(self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, now: float) -> None:
+    def __init__(
+        self,
+        lanes: Mapping[str, LaneConfig],
+        max_concurrency: int | None,
+        now: float,
+        *,
+        rate_limits: Sequence[RateLimit] = (),
+    ) -> None:
         self._contention = Contention(now)
         self._schedule = Schedule(max_concurrency, self._contention)
+        self.timers = Timers()
+        self.on_throttled: Callable[[Lane, float, float], None] = lambda _lane, _seconds, _now: None
+        self.on_unthrottled: Callable[[Lane, float], None] = lambda _lane, _now: None
+        self.gates = Gates(self._schedule, self.timers, lambda *throttled: self.on_throttled(*throttled))
+        self.order = Order(self._schedule, self.gates, self.timers)
+        self._shared: dict[str, Gate] = {}
+        self._limits = tuple(self._gate_of(limit, now) for limit in rate_limits)
         self.lanes: dict[str, Lane] = {}
         self.live = 0
         """Commands that have not ended."""
         self.submitted = 0
         for name, config in lanes.items():
             lane = self.lanes[name] = Lane(name, config, self._contention, now)
+            self._set_gates(lane, now)
             self._schedule.add(lane, now)
         self._schedule.settle(now)  # reservations may hold the whole queue
+
+    def _set_gates(self, lane: Lane, now: float) -> None:
+        own = tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits)
+        lane.gates = self._limits + own
+
+    def _gate_of(self, limit: RateLimit, now: float) -> Gate:
+        if limit.name is None:
+            return Gate(make_limiter(limit, now), None)
+        if limit.name not in self._shared:
+            self._shared[limit.name] = Gate(make_limiter(limit, now), limit.name)
+        return self._shared[limit.name]
 
     @property
     def max_concurrency(self) -> int | None:
@@ -74,6 +117,8 @@ class Engine:
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
+        if not lane.is_plain:
+            self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
         else:
@@ -81,8 +126,18 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if lane.turn is None:
+        if not lane.is_plain:
+            self.look_at(lane, now)
+        elif lane.turn is None:
             self._line_up(lane, now)
+
+    def look_at(self, lane: Lane, now: float) -> None:
+        """Looks anew at what goes next in a lane whose order is not that of submits, or that a rate limit holds back."""
+        if not lane.is_plain:
+            self.order.look_at(lane, now)
+        if lane.gate is not None:
+            self.gates.release(lane, now)  # its head may be another one
+        self._schedule.settle(now)
 
     def _line_up(self, lane: Lane, now: float) -> None:
         self._schedule.ask(lane)
@@ -94,20 +149,39 @@ class Engine:
         self._end_waiting(record, _READY, now)
         record.since = now
         lane: Lane = record.home
+        if not lane.is_plain:
+            self.order.level(record, now)
         lane.ready.put_back(record)
         record.ready_mark = lane.meter.mark(now)
         if lane.counts[_READY] == 1:
             lane.begin_waiting(record.ready_mark, now)
-        if lane.turn is None:
+        if not lane.is_plain or lane.gate is not None:
+            self.look_at(lane, now)
+        elif lane.turn is None:
             self._line_up(lane, now)
+
+    def on_timer(self, kind: str, about: Any, now: float) -> None:
+        """Does what is due for a lane, a gate, or the level of a command."""
+        if kind is timer.GATE:
+            self.gates.open(about, now)
+            self._schedule.settle(now)
+        elif kind is timer.AGE:
+            about.alarm = None
+            self.look_at(about, now)
+        else:
+            about.timer = None
+            self.order.boost(about, now)
+            self._schedule.settle(now)
 
     def start_next(self, now: float) -> Record | None:
         """Starts the most important command that may run, and returns it; `None` when none may."""
         schedule = self._schedule
-        lane = schedule.next_lane()
-        if lane is None:
+        while (lane := schedule.next_lane()) is not None:
+            if not lane.gates or self.gates.admit(lane, now):
+                break
+        else:
             schedule.settle(now)
-            return None
+            return self.start_next(now) if self.gates.open_more(now) else None
         record = lane.ready.pop()
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] - 1  # as `_move` does; `pop` gives out ready commands only
@@ -117,10 +191,18 @@ class Engine:
         record.start_mark = mark = lane.meter.mark(now)
         if not ready:
             lane.end_waiting(mark, now)
+            if lane.throttled:
+                self._end_throttling(lane, now)
         record.started_at = now
         record.attempt += 1
         schedule.started(lane, now)
+        if not lane.is_plain:
+            self.order.started(record, now)
         return record
+
+    def _end_throttling(self, lane: Lane, now: float) -> None:
+        lane.throttled = False
+        self.on_unthrottled(lane, now)
 
     def back_off(self, record: Record, now: float) -> None:
         """Ends an attempt that is tried again later."""
@@ -137,12 +219,16 @@ class Engine:
             self._end_waiting(record, state, now)
         record.finished_at = now
         self.live -= 1
+        lane: Lane = record.home
         if old is _READY:
-            lane: Lane = record.home
-            lane.ready.forget()
+            lane.ready.forget(record)
             if not lane.counts[_READY]:
                 lane.end_waiting(lane.meter.mark(now), now)
-            self._schedule.settle(now)
+                if lane.throttled:
+                    self._end_throttling(lane, now)
+            self.look_at(lane, now)
+        elif not lane.is_plain:
+            self.order.ended(record, now)
 
     def succeed(self, record: Record, now: float) -> None:
         """Ends a running command in success: what `finish` does, in one step for by far the most frequent end."""
@@ -156,6 +242,8 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self._schedule.ended(lane, now)
+        if not lane.is_plain:
+            self.order.ended(record, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)
 
@@ -200,8 +288,12 @@ class Engine:
 
     def configure(self, lane: Lane, config: LaneConfig, now: float) -> None:
         """Gives a lane other policies, already checked. Running commands stay as they are."""
+        limits = lane.config.rate_limit
         lane.apply(config)
+        if config.rate_limit != limits:
+            self._set_gates(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
+        self.look_at(lane, now)
         self._contention.forget_levels(frozenset(other.priority for other in self.lanes.values()))
 
     @staticmethod

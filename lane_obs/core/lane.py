@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from heapq import nlargest
+from typing import TYPE_CHECKING, Final, TypeAlias
 
+from lane_obs.core.boosted import BoostedQueue
+from lane_obs.core.fair import FairQueue
+from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.state import FINAL, PENDING, State
 from lane_obs.core.wait import Access, Contention, LaneMeter, between, part_between
+from lane_obs.events import BLOCKS
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from lane_obs.config import LaneConfig
+    from lane_obs.core.gate import Gate
     from lane_obs.core.record import Record
+    from lane_obs.core.timer import Entry
     from lane_obs.core.wait import Mark
+
+Ready: TypeAlias = "ReadyQueue | BoostedQueue | PartitionedQueue"
+_MOST_PARTITIONS: Final = 1_000
+"""So many can be looked through at each scrape."""
+_SHOWN_PARTITIONS: Final = 10
 
 Turn: TypeAlias = tuple[int, int, int, "Lane"]
 """A lane's place among those that may start: (priority, last served, order of asking, lane)."""
@@ -22,11 +36,18 @@ class Lane:
 
     __slots__ = (
         "_blocked",
+        "_rounds",
         "_waits_since",
         "_waits_with",
+        "alarm",
         "config",
         "counts",
+        "gate",
+        "gate_turn",
+        "gates",
         "is_durable",
+        "is_plain",
+        "is_quick",
         "max",
         "meter",
         "min",
@@ -36,21 +57,33 @@ class Lane:
         "ready",
         "running",
         "served",
+        "throttled",
         "turn",
     )
 
     def __init__(self, name: str, config: LaneConfig, contention: Contention, now: float) -> None:
         self.name = name
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
-        self.ready = ReadyQueue()
+        self.ready: Ready = _order_of(config)
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
-        self._blocked = [0.0, 0.0, 0.0, 0.0]
+        self._blocked = [0.0] * len(BLOCKS)
         self._waits_since = 0.0
         self._waits_with: Mark | None = None
         self.paused = False
         self.is_durable = False
-        """Whether its commands are kept in a storage. The queue sets it."""
+        """Whether its commands are kept in a storage; see `keep`."""
+        self.gates: tuple[Gate, ...] = ()
+        """Its rate limits."""
+        self.gate: Gate | None = None
+        """The one that holds its head back."""
+        self.gate_turn: Turn | None = None
+        """Its place among those that wait there."""
+        self.throttled = False
+        """Whether a rate limit has held it back since it last had no ready work."""
+        self.alarm: Entry | None = None
+        """When the priority of its head rises by age."""
+        self._rounds = 0
         self.served = 0
         self.turn: Turn | None = None
         self.apply(config)
@@ -62,6 +95,28 @@ class Lane:
         self.min: int = config.min_concurrency
         self.max: int = config.max_concurrency
         self.priority = config.priority
+        """That of its head, where it boosts."""
+        self.is_plain = config.boost is None and config.partitions is None
+        """Whether its order is that of submits, and its priority always the same."""
+        self.is_quick = self.is_plain and config.max_pending is None and not self.is_durable
+        """Whether a command can enter it without more ado."""
+
+    def keep(self) -> None:
+        """Has its commands kept in a storage."""
+        self.is_durable = True
+        self.is_quick = False
+
+    def assign(self, command_type: str, key: str | None) -> Hashable:
+        """The partition of a new command; `None` for none.
+
+        Raises:
+            InvalidCommand: the user's own function failed, or gave something that is no partition.
+        """
+        partitions = self.config.partitions
+        if partitions is None:
+            return None
+        self._rounds += 1
+        return partitions.assign(command_type, key, self._rounds)
 
     def begin_waiting(self, mark: Mark, now: float) -> None:
         """Notes that the lane has ready work from now on; `mark` is its meter's."""
@@ -75,19 +130,18 @@ class Lane:
             self._blocked[mark.cause] += now - self._waits_since
         elif first is not None:
             split = between(first, self._waits_since, mark, now)
-            for cause, part in enumerate((split.slots, split.priority, split.pause, split.scheduler)):
-                self._blocked[cause] += part
+            for number, cause in enumerate(BLOCKS):
+                self._blocked[number] += getattr(split, cause)
 
     def blocked(self, now: float) -> dict[str, float]:
         """Seconds in which the lane had ready work and could not start it, by cause."""
-        slots, priority, pause, scheduler = self._blocked
+        blocked = dict(zip(BLOCKS, self._blocked, strict=True))
         first = self._waits_with
         if first is not None:
             split = between(first, self._waits_since, self.meter.peek(now), now)
-            slots, priority, pause, scheduler = (
-                slots + split.slots, priority + split.priority, pause + split.pause, scheduler + split.scheduler,
-            )  # fmt: skip
-        return {"slots": slots, "priority": priority, "pause": pause, "scheduler": scheduler}
+            for cause in BLOCKS:
+                blocked[cause] += getattr(split, cause)
+        return blocked
 
     def blocked_by(self, cause: int, now: float) -> float:
         """What `blocked` gives for one cause, by its index in `CAUSES`, and quicker."""
@@ -106,6 +160,27 @@ class Lane:
         return None
 
     @property
+    def held(self) -> int:
+        """Ready commands that are behind others of their partitions."""
+        return self.ready.held if isinstance(self.ready, PartitionedQueue) else 0
+
+    @property
+    def partitions(self) -> int | None:
+        """Partitions with live commands; `None` in a lane without partitions."""
+        return len(self.ready.parts) if isinstance(self.ready, PartitionedQueue) else None
+
+    def largest_partitions(self) -> dict[str, int]:
+        """Ready commands of the partitions that have most of them. From any thread."""
+        if not isinstance(self.ready, PartitionedQueue) or len(self.ready.parts) > _MOST_PARTITIONS:
+            return {}
+        depths = ((waiting, str(name)) for name, waiting, _running in self.ready.list_parts())
+        return {name: waiting for waiting, name in nlargest(_SHOWN_PARTITIONS, depths)}
+
+    def is_held(self, record: Record) -> bool:
+        """Whether a ready command is behind another of its partition."""
+        return isinstance(self.ready, PartitionedQueue) and self.ready.is_held(record)
+
+    @property
     def pending(self) -> int:
         """Commands that wait: ready, delayed and backing off."""
         return sum(self.counts[state] for state in PENDING)
@@ -113,3 +188,13 @@ class Lane:
     def ended(self) -> dict[str, int]:
         """Commands that ended in this lane, by final state."""
         return {str(state): count for state, count in self.counts.items() if state in FINAL}
+
+
+def _order_of(config: LaneConfig) -> Ready:
+    """An empty order of ready commands, as a lane's policies say."""
+    partitions = config.partitions
+    # Commands of one lane age alike, so that age alone never changes their order.
+    heads = ReadyQueue() if config.boost is None or config.boost.is_ageing else BoostedQueue()
+    if partitions is None:
+        return heads
+    return PartitionedQueue(FairQueue() if partitions.fair else heads)

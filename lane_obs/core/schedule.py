@@ -22,6 +22,7 @@ _READY = State.READY
 _RUNNING = State.RUNNING
 # Bound once: looking a member up on its enum class is dear on Python 3.11, and these run for every command.
 _PAUSED, _AT_MAX, _RESERVED, _SHARED = Access.PAUSED, Access.AT_MAX, Access.RESERVED, Access.SHARED
+_LIMITED, _KEYED = Access.LIMITED, Access.KEYED
 _COMPACT_FLOOR = 64
 
 
@@ -149,6 +150,13 @@ class Schedule:
             lane.turn = None
         self.ask(lane)
 
+    def relevel(self, lane: Lane, priority: int, now: float) -> None:
+        """Gives the lane another priority, and lines it up by that."""
+        lane.priority = priority
+        lane.meter.change(now, priority, self._access(lane))
+        lane.turn = None
+        self.ask(lane)
+
     def reline(self, lane: Lane, lanes: Iterable[Lane], now: float) -> None:
         """Lines a lane up anew after its limits or priority changed; `lanes` are all of the queue's."""
         self._held = sum(max(other.counts[_RUNNING], other.min) for other in lanes)
@@ -163,6 +171,10 @@ class Schedule:
         running = lane.counts[_RUNNING]
         if running >= lane.max:
             return _AT_MAX
+        if lane.gate is not None:
+            return _LIMITED
+        if not lane.is_plain and 0 < lane.counts[_READY] <= lane.held:
+            return _KEYED
         return _RESERVED if self.limit is None or running < lane.min else _SHARED
 
     def settle(self, now: float) -> None:

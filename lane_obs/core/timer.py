@@ -20,6 +20,15 @@ DEADLINE: Final = "deadline"
 """The command's whole time is used up."""
 STUCK: Final = "stuck"
 """An attempt that was cancelled still runs."""
+BOOST: Final = "boost"
+"""A waiting command's priority rises."""
+GATE: Final = "gate"
+"""A rate limit lets the next command through. About a `Gate`, not a command."""
+AGE: Final = "age"
+"""The priority of a lane's head rises. About a `Lane`, not a command."""
+
+OF_ENGINE: Final = frozenset({BOOST, GATE, AGE})
+"""Those that the engine itself sees to."""
 
 _RECORD = 3
 _COMPACT_FLOOR = 256

@@ -9,10 +9,11 @@ shared by all commands that ask while nothing changes, so a million waiting comm
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import TypeAlias
 
 import msgspec
 
-from lane_obs.events import WaitByCause
+from lane_obs.events import BLOCKS, WaitByCause
 
 _NOISE = 1e-9
 # A wait that has one cause only, by the cause's index; by far the most frequent.
@@ -21,7 +22,13 @@ _ONLY = (
     lambda seconds: WaitByCause(0.0, seconds),
     lambda seconds: WaitByCause(0.0, 0.0, seconds),
     lambda seconds: WaitByCause(0.0, 0.0, 0.0, seconds),
+    lambda seconds: WaitByCause(rate_limit=seconds),
+    lambda seconds: WaitByCause(partition=seconds),
 )
+
+
+Totals: TypeAlias = tuple[float, float, float, float, float, float]
+"""Seconds by cause, in the order of `BLOCKS`."""
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -30,16 +37,18 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     begin: float
     version: int
     cause: int
-    totals: tuple[float, float, float, float]
+    totals: Totals
 
 
 def between(first: Mark, since: float, last: Mark, until: float) -> WaitByCause:
     """Splits the time from `since` to `until` (seconds), read at two marks of one lane."""
     if first is last:
         return _ONLY[first.cause](until - since)
-    slots0, priority0, pause0, scheduler0 = first.totals
-    slots1, priority1, pause1, scheduler1 = last.totals
-    parts = [slots1 - slots0, priority1 - priority0, pause1 - pause0, scheduler1 - scheduler0]
+    slots0, priority0, pause0, scheduler0, rate0, keyed0 = first.totals
+    slots1, priority1, pause1, scheduler1, rate1, keyed1 = last.totals
+    parts = [
+        slots1 - slots0, priority1 - priority0, pause1 - pause0, scheduler1 - scheduler0, rate1 - rate0, keyed1 - keyed0,
+    ]  # fmt: skip
     parts[last.cause] += until - last.begin
     parts[first.cause] -= since - first.begin
     # Sums of floats taken in another order may miss zero by a few units of the last place.
@@ -126,10 +135,15 @@ class Access(IntEnum):
     """The lane is below its reservation, or the queue has no limit: it need not compete."""
     SHARED = 3
     """The lane competes for a shared slot of the queue."""
+    LIMITED = 4
+    """A rate limit holds the lane's head back."""
+    KEYED = 5
+    """All its ready commands are behind others of their partitions."""
 
 
-_SLOTS, _PRIORITY, _PAUSE, _SCHEDULER = range(4)
+_SLOTS, _PRIORITY, _PAUSE, _SCHEDULER, _RATE, _PARTITION = range(len(BLOCKS))
 _PAUSED, _AT_MAX, _RESERVED = Access.PAUSED, Access.AT_MAX, Access.RESERVED
+_LIMITED, _KEYED = Access.LIMITED, Access.KEYED
 _FREE, _FULL = Mode.FREE, Mode.FULL
 
 
@@ -150,7 +164,7 @@ class LaneMeter:
 
     def __init__(self, contention: Contention, now: float, priority: int, access: Access) -> None:
         self._contention = contention
-        self._totals = (0.0, 0.0, 0.0, 0.0)
+        self._totals: Totals = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self._mark: Mark | None = None
         self._begin(now, priority, access)
 
@@ -189,21 +203,29 @@ class LaneMeter:
             return _SLOTS
         if access is _RESERVED:
             return _SLOTS if contention.mode is _FULL else _SCHEDULER
+        if access is _LIMITED:
+            return _RATE
+        if access is _KEYED:
+            return _PARTITION
         if contention.mode is _FREE:
             return _SCHEDULER
         return _SLOTS if contention.top == self._priority else _PRIORITY
 
-    def _read(self, now: float) -> tuple[float, float, float, float]:
-        slots, priority, pause, scheduler = self._totals
+    def _read(self, now: float) -> Totals:
+        slots, priority, pause, scheduler, rate, keyed = self._totals
         passed = now - self._since
         access, contention = self.access, self._contention
         if access is _PAUSED:
-            return slots, priority, pause + passed, scheduler
+            return slots, priority, pause + passed, scheduler, rate, keyed
         if access is _AT_MAX:
-            return slots + passed, priority, pause, scheduler
+            return slots + passed, priority, pause, scheduler, rate, keyed
         if access is _RESERVED:
             full = contention.full_at(now) - self._full0
-            return slots + full, priority, pause, scheduler + passed - full
+            return slots + full, priority, pause, scheduler + passed - full, rate, keyed
+        if access is _LIMITED:
+            return slots, priority, pause, scheduler, rate + passed, keyed
+        if access is _KEYED:
+            return slots, priority, pause, scheduler, rate, keyed + passed
         free = contention.free_at(now) - self._free0
         level = contention.level_at(now, self._priority) - self._level0
-        return slots + level, priority + passed - free - level, pause, scheduler + free
+        return slots + level, priority + passed - free - level, pause, scheduler + free, rate, keyed

@@ -68,6 +68,7 @@ class Demo:
         self.manager = QueueManager(
             config.lanes,
             max_concurrency=config.max_concurrency,
+            rate_limit=config.rate_limit,
             sinks=[self.chronicle, *sinks],
             clock=clock,
             seed=seed,

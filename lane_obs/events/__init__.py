@@ -21,6 +21,7 @@ from lane_obs.events.alert import (
     MonitorStarted,
 )
 from lane_obs.events.command import (
+    CommandBoosted,
     CommandCancelled,
     CommandCancelRequested,
     CommandCompleted,
@@ -48,6 +49,8 @@ from lane_obs.events.queue import (
     LanePaused,
     LanePressure,
     LaneResumed,
+    LaneThrottled,
+    LaneUnthrottled,
     LaneStateEvent,
     LoopBlocked,
     QueueClosed,
@@ -66,9 +69,10 @@ from lane_obs.events.storage import (
     StorageFailed,
 )
 from lane_obs.events.trace import TraceIds
-from lane_obs.events.wait import CAUSES, NO_WAIT, WaitByCause
+from lane_obs.events.wait import BLOCKS, CAUSES, NO_WAIT, WaitByCause
 
 __all__ = [
+    "BLOCKS",
     "CAUSES",
     "EVENT_TYPES",
     "NO_WAIT",
@@ -80,6 +84,7 @@ __all__ = [
     "AlertNotified",
     "AlertPending",
     "AlertResolved",
+    "CommandBoosted",
     "CommandCancelRequested",
     "CommandCancelled",
     "CommandCompleted",
@@ -106,6 +111,8 @@ __all__ = [
     "LanePaused",
     "LanePressure",
     "LaneResumed",
+    "LaneThrottled",
+    "LaneUnthrottled",
     "LaneStateEvent",
     "LoopBlocked",
     "MonitorStarted",

@@ -169,6 +169,14 @@ class CommandStuck(CommandEvent, frozen=True):
     after_seconds: float = 0.0
 
 
+class CommandBoosted(CommandEvent, frozen=True):
+    """A waiting command's priority rose, from that of its lane (`base`) to `priority`: its deadline or its age."""
+
+    key: ClassVar[str] = "queue.command.boosted"
+    base: int = 0
+    priority: int = 0
+
+
 class CommandRejected(LaneEvent, frozen=True):
     """A submit was refused and nothing enqueued. `reason` is `full`, `shutting_down` or `unknown_lane`."""
 

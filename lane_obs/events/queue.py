@@ -28,6 +28,19 @@ class LaneIdle(LaneStateEvent, frozen=True):
     key: ClassVar[str] = "queue.lane.idle"
 
 
+class LaneThrottled(LaneStateEvent, frozen=True):
+    """A rate limit began to hold the lane back: `wait_seconds` until its next command may start."""
+
+    key: ClassVar[str] = "queue.lane.throttled"
+    wait_seconds: float = 0.0
+
+
+class LaneUnthrottled(LaneStateEvent, frozen=True):
+    """All ready commands of a lane that a rate limit held back have started."""
+
+    key: ClassVar[str] = "queue.lane.unthrottled"
+
+
 class LanePaused(LaneStateEvent, frozen=True):
     """The lane starts nothing until it is resumed."""
 

@@ -6,16 +6,21 @@ from typing import Final
 
 import msgspec
 
-CAUSES: Final = ("slots", "priority", "pause", "scheduler", "backoff", "delay")
+CAUSES: Final = ("slots", "priority", "pause", "scheduler", "rate_limit", "partition", "backoff", "delay")
 """Causes of waiting, in the order in which they are shown.
 
 slots: the lane is at its `max_concurrency`, or the queue is full and this lane is next.
 priority: the queue is full and a more important lane goes first.
 pause: the lane is paused.
 scheduler: nothing blocks it but the scheduler's own lateness.
+rate_limit: a rate limit holds the lane's next command back.
+partition: it is behind another command of its partition.
 backoff: between a failed attempt and the time of its retry.
 delay: the delay asked for at submit.
 """
+
+BLOCKS: Final = CAUSES[:6]
+"""Those that are about a ready command."""
 
 
 class WaitByCause(msgspec.Struct, frozen=True, gc=False):
@@ -25,13 +30,16 @@ class WaitByCause(msgspec.Struct, frozen=True, gc=False):
     priority: float = 0.0
     pause: float = 0.0
     scheduler: float = 0.0
+    rate_limit: float = 0.0
+    partition: float = 0.0
     backoff: float = 0.0
     delay: float = 0.0
 
     @property
     def total(self) -> float:
         """The whole wait in seconds."""
-        return self.slots + self.priority + self.pause + self.scheduler + self.backoff + self.delay
+        blocked = self.slots + self.priority + self.pause + self.scheduler + self.rate_limit + self.partition
+        return blocked + self.backoff + self.delay
 
     def __add__(self, other: WaitByCause) -> WaitByCause:
         return WaitByCause(*(getattr(self, cause) + getattr(other, cause) for cause in CAUSES))

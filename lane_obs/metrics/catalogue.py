@@ -28,7 +28,7 @@ UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down")
 STATES: Final = ("ready", "delayed", "backoff")
 """The states of commands that wait."""
 
-BLOCKED_BY: Final = ("slots", "priority", "pause")
+BLOCKED_BY: Final = ("slots", "priority", "pause", "rate_limit", "partition")
 """What may keep ready work from starting; the scheduler's own lateness has a metric of its own."""
 
 DROP_REASONS: Final = ("error", "disabled", "full", "closed")
@@ -50,7 +50,9 @@ LABELS: Final = {
     "`storage` (it could not be saved). Of a kept command: `unknown_lane`, `unregistered`. Of a sink's "
     "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
     "state": "`ready`, `delayed`, `backoff`.",
-    "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`.",
+    "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`, "
+    "`rate_limit`, `partition` (all ready commands are behind others of their partitions).",
+    "partition": "The partition; at most ten a lane, those with most ready commands.",
     "command_type": "Opt-in and capped: the first types seen, and `other` for all that came later.",
     "priority": "The lane's priority in force; 0 goes first.",
     "alert": "The alert's name, as in the Prometheus rules.",
@@ -155,6 +157,19 @@ BLOCKED: Final = Metric(
     "Time in which the lane had ready work and could not start it, by what blocked it.",
     ("lane", "cause"),
 )
+BOOSTED: Final = Metric(
+    "lane_commands_boosted_total", "counter", "Times that a waiting command's priority rose, by deadline or age."
+)
+RATE_LEFT: Final = Metric(
+    "lane_rate_limit_left", "gauge", "What the tightest rate limit of the lane would let through now."
+)
+PARTITIONS: Final = Metric("lane_partitions", "gauge", "Partitions with live commands.")
+PARTITION_DEPTH: Final = Metric(
+    "lane_partition_depth",
+    "gauge",
+    "Ready commands of the largest partitions; none where a lane has more than 1,000.",
+    ("lane", "partition"),
+)
 LOOP_LAG: Final = Metric(
     "lane_event_loop_lag_seconds", "histogram", "How late the watchdog's heartbeats ran; empty without one.", ()
 )
@@ -193,7 +208,7 @@ STORED: Final = (
 CATALOGUE: Final = (
     SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
     STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END, DISPATCH_DELAY,
-    BUSY, BLOCKED, LOOP_LAG, INFO, ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES,
+    BUSY, BLOCKED, BOOSTED, RATE_LEFT, PARTITIONS, PARTITION_DEPTH, LOOP_LAG, INFO, ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES,
     SINK_DROPPED, SINK_ERRORS, SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

@@ -33,6 +33,7 @@ _FROM_TALLY: Final[dict[Metric, Callable[[LaneTally], Any]]] = {
     catalogue.RETRIES: lambda lane: lane.retries,
     catalogue.DEAD_LETTERED: lambda lane: lane.dead,
     catalogue.RECOVERED: lambda lane: lane.recovered,
+    catalogue.BOOSTED: lambda lane: lane.boosted,
     catalogue.EVICTED: lambda lane: lane.evicted,
     catalogue.REQUEUED: lambda lane: lane.requeued,
     catalogue.QUEUE_WAIT: lambda lane: lane.wait,
@@ -51,6 +52,9 @@ _FROM_STATS: Final[dict[Metric, Callable[[Any], Any]]] = {
     catalogue.OLDEST_READY: lambda lane: max(lane.oldest_ready_age or 0.0, 0.0),
     catalogue.OLDEST_ACTIVE: lambda lane: max(lane.oldest_active_age or 0.0, 0.0),
     catalogue.BLOCKED: lambda lane: {cause: lane.blocked[cause] for cause in catalogue.BLOCKED_BY},
+    catalogue.RATE_LEFT: lambda lane: {} if lane.rate_limit_left is None else lane.rate_limit_left,
+    catalogue.PARTITIONS: lambda lane: {} if lane.partitions is None else lane.partitions,
+    catalogue.PARTITION_DEPTH: lambda lane: dict(lane.largest_partitions),
     catalogue.INFO: lambda lane: {str(lane.priority): 1},
 }
 _FROM_STORAGE: Final[dict[Metric, Callable[[Any], Any]]] = {

@@ -41,7 +41,7 @@ class LaneTally:
     """What the events say about one lane.
 
     Attributes:
-        submitted, recovered, dead, evicted, requeued: commands and dead letters so far.
+        submitted, recovered, boosted, dead, evicted, requeued: commands and dead letters so far.
         completed: commands that succeeded; each ended one attempt with `ok`, too.
         unsuccessful, attempts: commands and attempts that ended otherwise, by outcome.
         retries: attempts that another one follows, by reason.
@@ -56,6 +56,7 @@ class LaneTally:
     __slots__ = (
         "attempts",
         "attempts_total",
+        "boosted",
         "bounds",
         "completed",
         "dead",
@@ -77,6 +78,7 @@ class LaneTally:
 
     submitted: int
     recovered: int
+    boosted: int
     completed: int
     dead: int
     evicted: int
@@ -93,6 +95,7 @@ class LaneTally:
 
     def __init__(self, bounds: Sequence[float], *, by_type: bool = False) -> None:
         self.submitted = self.completed = self.recovered = self.dead = self.evicted = self.requeued = 0
+        self.boosted = 0
         self.unsuccessful_total = self.attempts_total = self.retries_total = 0
         self.last_end: float | None = None
         self.last_bad: TraceIds | None = None
@@ -178,10 +181,12 @@ class Tally:
 
     def _start(self, facts: Sequence[Fact], wall_offset: float) -> None:
         lanes, dispatch = self.lanes, self.dispatch
-        for _, at, command, attempt, trace, ready, since, start, _ in facts:
+        for _, at, command, attempt, trace, ready, since, start, waited in facts:
             if attempt != 1:  # the marks are those of the back-off that went before
                 continue
             seconds = at - since
+            if waited is not None:  # a delay, which does not count; or the wait for its partition, which does
+                seconds += waited.partition
             wait = lanes[command.home.name].wait
             bucket = bisect_left(wait.bounds, seconds)
             wait.counts[bucket] += 1
@@ -244,6 +249,8 @@ class Tally:
             lane.dead += 1
         elif kind is events.CommandRecovered:
             lane.recovered += 1
+        elif kind is events.CommandBoosted:
+            lane.boosted += 1
 
     def _duration_of(self, lane: LaneTally, command: Any) -> Histogram:
         if not self._most_types:

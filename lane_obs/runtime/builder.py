@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lane_obs.config import DEFAULT_LANES, LaneConfig, check_name, to_count
+from lane_obs.config import DEFAULT_LANES, LaneConfig, check_name, to_count, to_rate_limits
 from lane_obs.errors import ConfigError
 from lane_obs.runtime.manager import QueueManager
 
 if TYPE_CHECKING:
     from lane_obs.bus import AnySink, Observer
+    from lane_obs.config import RateLimit
     from lane_obs.storage.port import Storage
 
 
@@ -65,6 +66,15 @@ class QueueManagerBuilder:
             ConfigError: it is not a whole number of 1 or more.
         """
         self._options["max_concurrency"] = to_count("max_concurrency", max_concurrency, minimum=1)
+        return self
+
+    def with_rate_limit(self, *limits: RateLimit) -> QueueManagerBuilder:
+        """Bounds how often commands of all lanes together start.
+
+        Raises:
+            ConfigError: one of them is no `RateLimit`.
+        """
+        self._options["rate_limit"] = to_rate_limits("rate_limit", limits)
         return self
 
     def with_storage(self, storage: Storage) -> QueueManagerBuilder:

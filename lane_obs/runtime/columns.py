@@ -41,6 +41,8 @@ _COLUMNS: Final[dict[str, Callable[[Sequence[Lane], float], list[Any]]]] = {
     "blocked_slots": lambda lanes, now: [lane.blocked_by(0, now) for lane in lanes],
     "blocked_priority": lambda lanes, now: [lane.blocked_by(1, now) for lane in lanes],
     "blocked_pause": lambda lanes, now: [lane.blocked_by(2, now) for lane in lanes],
+    "blocked_rate_limit": lambda lanes, now: [lane.blocked_by(4, now) for lane in lanes],
+    "blocked_partition": lambda lanes, now: [lane.blocked_by(5, now) for lane in lanes],
 }
 
 

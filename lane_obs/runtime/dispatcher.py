@@ -13,10 +13,11 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
+from lane_obs.config import OnExpiry
 from lane_obs.core import timer
+from lane_obs.core.gate import INSTANT
 from lane_obs.core.fact import completed, submitted, told
 from lane_obs.core.state import State
-from lane_obs.core.timer import Timers
 from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 # other callbacks of the loop get their turn after this many starts.
 _STARTS_PER_WAKE = 256
 
-# Due times are sums of floats: those that differ by less than a nanosecond are one instant.
-_TICK = 0.5e-9
 
 
 class Dispatcher:
@@ -78,7 +77,10 @@ class Dispatcher:
         self.on_back_off: Callable[[Lane], None] = lambda _lane: None
         """Called with the lane of each command that begins to back off."""
         self._on_unsuccessful = on_unsuccessful
-        self.timers = Timers()
+        self.timers = engine.timers
+        engine.on_throttled = self._on_throttled
+        engine.on_unthrottled = self._on_unthrottled
+        engine.order.on_boosted = self._on_boosted
         self._armed: Timer | None = None
         self._armed_at = math.inf
         self._context = contextvars.Context()
@@ -135,8 +137,11 @@ class Dispatcher:
 
     def _dispatch(self) -> None:
         now = self._now()
-        for kind, handle in self.timers.pop_due(now + _TICK):
-            self.stops.on_timer(kind, handle, now)
+        for kind, handle in self.timers.pop_due(now + INSTANT):
+            if kind in timer.OF_ENGINE:
+                self.engine.on_timer(kind, handle, now)
+            else:
+                self.stops.on_timer(kind, handle, now)
         if not self.is_open:
             return
         self.woken = True  # what ends within its eager first step frees its slot for this very round
@@ -205,7 +210,7 @@ class Dispatcher:
         delay, deadline = handle._options.delay, handle._options.deadline
         if delay > 0:
             handle.timer = self.timers.set(now + delay, timer.DUE, handle)
-        if deadline is not None:
+        if deadline is not None and handle.home.config.on_expiry is OnExpiry.EXPIRE:
             handle.deadline_timer = self.timers.set(handle.submitted_at + deadline, timer.DEADLINE, handle)
         if self.loop is not None:
             self.arm()
@@ -265,6 +270,17 @@ class Dispatcher:
         if state is not State.CANCELLED:
             self._on_unsuccessful(handle, error, rerun)
 
+    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
+        """Corrects what a running command has taken of its lane's rate limits.
+
+        Raises:
+            WrongLoop: called from another thread or loop.
+        """
+        self.check_loop()
+        now, taken, handle.cost = self.clock.now(), handle.cost, cost
+        self.engine.gates.settle(handle.home, taken, cost, handle.started_at, now)
+        self.wake()
+
     # --- questions ----------------------------------------------------------------------------------------------
 
     def check_loop(self) -> None:
@@ -277,6 +293,15 @@ class Dispatcher:
             raise WrongLoop("the queue belongs to another event loop or thread; use submit_threadsafe from threads")
 
     # --- telling ------------------------------------------------------------------------------------------------
+
+    def _on_boosted(self, record: Any, now: float) -> None:
+        self.emit(events.CommandBoosted, record, now, record.home.config.priority, record.level)
+
+    def _on_throttled(self, lane: Lane, seconds: float, _now: float) -> None:
+        self.bus.emit(events.LaneThrottled, lane.name, lane.pending, seconds)
+
+    def _on_unthrottled(self, lane: Lane, _now: float) -> None:
+        self.bus.emit(events.LaneUnthrottled, lane.name, lane.pending)
 
     def emit(self, kind: Callable[..., Any], handle: CommandHandle[Any], now: float, *fields: object) -> None:
         """Appends an event about a command; does nothing when nobody listens."""

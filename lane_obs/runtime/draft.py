@@ -20,6 +20,8 @@ class Draft(msgspec.Struct):
     args: tuple[Any, ...]
     options: Options = NO_OPTIONS
     seq: int = 0
+    part: Any = None
+    """The id of its partition; `None` for none."""
     trace: str | None = None
     """The W3C traceparent of the span that submitted it, where it is stored."""
     encoded: tuple[str, bytes] | None = None

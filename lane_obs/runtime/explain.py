@@ -20,6 +20,8 @@ _WORDS = {
     "scheduler": "nothing blocks it; it starts in the next turn of the loop",
     "backoff": "an attempt failed and the retry is not due yet",
     "delay": "its delay is not over",
+    "rate_limit": "a rate limit of its lane lets the next command through later",
+    "partition": "another command of its partition is ahead or runs",
 }
 
 
@@ -31,10 +33,12 @@ def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanati
         in_lane = lane.ready.ahead_of(handle.seq)
         others = (other for other in engine.lanes.values() if other.priority < lane.priority)
         elsewhere = sum(other.counts[State.READY] for other in others)
-    due = handle.timer[0] - now if state in {State.DELAYED, State.BACKOFF} and handle.timer is not None else None
+    due = _due(handle, cause, now)
     text = _words(handle, cause)
     if state is State.READY:
         text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
+        if lane.config.boost is not None and handle.level < lane.config.priority:
+            text += f"; boosted from priority {lane.config.priority} to {handle.level}"
     wait = engine.wait_so_far(handle, now)
     return Explanation(handle.id, lane.name, state, handle.attempt, cause, wait, in_lane, elsewhere, due, text)
 
@@ -48,7 +52,18 @@ def _words(handle: CommandHandle[Any], cause: str | None) -> str:
     return f"waits in lane {handle.lane!r}: {words}"
 
 
+def _due(handle: CommandHandle[Any], cause: str | None, now: float) -> float | None:
+    """Seconds until its delay or back-off is over, or until its lane's rate limit lets the next command through."""
+    if handle.state in {State.DELAYED, State.BACKOFF} and handle.timer is not None:
+        when: float = handle.timer[0]
+        return when - now
+    lane = handle.home
+    return max(lane.gate.due(lane, now) - now, 0.0) if cause == "rate_limit" and lane.gate is not None else None
+
+
 def _cause(handle: CommandHandle[Any]) -> str | None:
     if handle.state is State.READY:
+        if handle.home.is_held(handle):
+            return "partition"
         return CAUSES[handle.home.meter.cause]
     return {State.DELAYED: "delay", State.BACKOFF: "backoff"}.get(handle.state)

@@ -12,6 +12,7 @@ from lane_obs.core.record import Record
 from lane_obs.core.state import FINAL, State
 from lane_obs.errors import NotEnded, WrongLoop
 from lane_obs.events import TraceIds  # noqa: TC001 - msgspec reads the annotation
+from lane_obs.config import to_cost
 from lane_obs.runtime.options import NO_OPTIONS, Options
 
 if TYPE_CHECKING:
@@ -78,6 +79,11 @@ class CommandHandle(Record, Generic[T], eq=False):
         if known is None:
             known = self._id = self._options.id or f"{self._owner.directory.id_prefix}-{self.seq}"
         return known
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds from submit to its deadline; `None` without one."""
+        return self._options.deadline
 
     @property
     def lane(self) -> str:
@@ -234,6 +240,21 @@ class CommandContext:
         Synchronous commands, which cannot be interrupted, look at this.
         """
         return self._handle._stop is not None
+
+    def settle(self, cost: float) -> None:
+        """Corrects what the command takes of its lane's rate limits, once its true cost is known.
+
+        What was taken too much is given back, and what was taken too little delays what follows. It may be called
+        more than once; the latest cost counts, also for a retry.
+
+        Args:
+            cost: the true cost, zero or more, in the unit of `submit(cost=...)`.
+
+        Raises:
+            ConfigError: the cost is no number, or negative.
+            WrongLoop: called from another thread or loop.
+        """
+        self._handle._owner.settle(self._handle, to_cost("cost", cost))
 
 
 def current() -> CommandContext:

@@ -22,7 +22,7 @@ from lane_obs.errors import (
 )
 from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.handle import CommandHandle, current_handle
-from lane_obs.runtime.options import NO_OPTIONS, Options
+from lane_obs.runtime.options import NO_OPTIONS, Options, fitted
 from lane_obs.runtime.outcome import drop_error
 from lane_obs.runtime.pressure import Pressure
 from lane_obs.runtime.room import Room
@@ -30,6 +30,8 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
+    from collections.abc import Hashable
+
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
@@ -88,7 +90,7 @@ class Intake:
                 home = self._engine.lanes[lane]
             except (KeyError, TypeError):
                 home = self.find_lane(lane, work)
-            if home.config.max_pending is None and not home.is_durable:
+            if home.is_quick:
                 return self._enqueue(home, work, work, args, options)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
@@ -103,10 +105,12 @@ class Intake:
         """
         self.check_open(lane, work)
         home = self.find_lane(lane, work)
+        options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
         if runs_once(named):
             take_once(named, retries=(options.retry or home.config.retry).max_retries)
-        return Draft(home, named, call, args, options)
+        part = home.assign(type_name(named), options.partition_key) if home.config.partitions is not None else None
+        return Draft(home, named, call, args, options, part=part)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:
         """Enqueues a draft; `None` when its submitter has to wait: its lane is full and lets wait, or is durable.
@@ -159,7 +163,7 @@ class Intake:
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
         parts = draft.home, draft.work, draft.call, draft.args, draft.options
-        return self._enqueue(*parts, seq=draft.seq, requeued=requeued)
+        return self._enqueue(*parts, seq=draft.seq, part=draft.part, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -175,6 +179,7 @@ class Intake:
         options: Options,
         *,
         seq: int = 0,
+        part: Hashable = None,
         requeued: bool = False,
     ) -> CommandHandle[Any]:
         if not seq:
@@ -201,6 +206,9 @@ class Intake:
             _context=context,
             _durable=home.is_durable,
         )
+        if options is not NO_OPTIONS:
+            handle.cost = options.cost
+        handle.part = part
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
             self._pressure.rise(home)

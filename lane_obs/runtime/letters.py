@@ -73,9 +73,10 @@ def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> Comma
     intake.check_open(letter.lane, rerun.work)
     home, directory = intake.find_lane(letter.lane, rerun.work), dispatcher.directory
     options = msgspec.structs.replace(rerun.options, delay=0.0) if rerun.options.delay else rerun.options
+    part = home.assign(letter.command_type, options.partition_key)
     if directory.find(letter.id) is not None or options.key in directory.by_key:
         raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
-    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq, rerun.trace)
+    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq, part, rerun.trace)
     if intake.room.is_taken(home):
         raise intake.full(draft)
     if home.is_durable:

@@ -19,11 +19,11 @@ from lane_obs.runtime.stats import DrainReport
 from lane_obs.runtime.work import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lane_obs.bus import AnySink, Observer
     from lane_obs.clock import Clock
-    from lane_obs.config import Duration, LaneConfig
+    from lane_obs.config import Duration, LaneConfig, RateLimit
     from lane_obs.runtime.dead_letters import DeadLetterQueue
     from lane_obs.runtime.options import SubmitOptions
     from lane_obs.storage.port import Storage
@@ -40,7 +40,8 @@ class QueueManager(CommandQueue):
     when the block raised.
 
     Args:
-        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage: as for `CommandQueue`.
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage, rate_limit: as for
+            `CommandQueue`.
         observe: logs, metrics and traces in one: an `Observability`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
             `lane_obs.run`, in seconds; `None` (default) waits for all work.
@@ -62,6 +63,7 @@ class QueueManager(CommandQueue):
         seed: int | None = None,
         stuck_after: Duration = 5.0,
         storage: Storage | None = None,
+        rate_limit: RateLimit | Sequence[RateLimit] | None = None,
         drain_timeout: Duration | None = None,
         close_timeout: Duration = 5.0,
     ) -> None:
@@ -70,6 +72,7 @@ class QueueManager(CommandQueue):
         super().__init__(
             lanes, max_concurrency=max_concurrency, sinks=sinks if observe is None else [*sinks, *observe.sinks],
             dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
+            rate_limit=rate_limit,
         )  # fmt: skip
         self._closed = False
         self._complete = False

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 import msgspec
 
-from lane_obs.config import RetryPolicy, check_keys, check_name, to_seconds
+from lane_obs.config import RetryPolicy, check_keys, check_name, to_cost, to_seconds
 from lane_obs.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import timedelta
+
+    from lane_obs.core.lane import Lane
 
 
 class SubmitOptions(TypedDict, total=False):
@@ -24,6 +26,9 @@ class SubmitOptions(TypedDict, total=False):
         retry: policy in place of the lane's.
         id: an id of your own, 1 to 200 printable characters, unique among live commands.
         key: idempotency key, likewise: while a command with this key lives, its handle is returned instead.
+        cost: what it takes of its lane's rate limits, and of its partition's share, zero or more; default 1. In a unit
+            of your own, such as tokens of a language model.
+        partition_key: says which commands run one at a time in a lane with partitions, 1 to 200 printable characters.
     """
 
     timeout: float | timedelta | None
@@ -32,6 +37,8 @@ class SubmitOptions(TypedDict, total=False):
     retry: RetryPolicy | None
     id: str | None
     key: str | None
+    cost: float
+    partition_key: str | None
 
 
 class Options(msgspec.Struct, frozen=True):
@@ -43,6 +50,8 @@ class Options(msgspec.Struct, frozen=True):
     retry: RetryPolicy | None = None
     id: str | None = None
     key: str | None = None
+    cost: float = 1.0
+    partition_key: str | None = None
 
 
 NO_OPTIONS: Final = Options()
@@ -64,6 +73,20 @@ def make_options(given: Mapping[str, Any]) -> Options:
     return Options(**checked) if checked else NO_OPTIONS
 
 
+def fitted(options: Options, home: Lane) -> Options:
+    """Options for a lane: with its own deadline where they have none, and checked against its rate limits.
+
+    Raises:
+        ConfigError: the command could never start: it costs more than a rate limit ever lets through.
+    """
+    boost = home.config.boost
+    if boost is not None and boost.deadline is not None and options.deadline is None:
+        options = msgspec.structs.replace(options, deadline=boost.deadline)
+    if home.gates and options.cost > (most := min(gate.limiter.most for gate in home.gates)):
+        raise ConfigError("cost", options.cost, f"give at most {most:g}: lane {home.name!r} never lets more through at once")
+    return options
+
+
 def _to_policy(value: object) -> RetryPolicy:
     if not isinstance(value, RetryPolicy):
         raise ConfigError("retry", value, "give a RetryPolicy")
@@ -77,4 +100,6 @@ _CHECKS: Final[Mapping[str, Callable[[object], Any]]] = {
     "retry": _to_policy,
     "id": lambda value: check_name("id", value),
     "key": lambda value: check_name("key", value),
+    "cost": lambda value: to_cost("cost", value),
+    "partition_key": lambda value: check_name("partition_key", value),
 }

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 from lane_obs import events
 from lane_obs.bus import Bus
 from lane_obs.clock import SystemClock
-from lane_obs.config import DEFAULT_LANES, LaneConfig, check_clock, check_keys, check_lanes, to_seconds, to_seed
+from lane_obs.config import (
+    DEFAULT_LANES,
+    LaneConfig,
+    check_clock,
+    check_keys,
+    check_lanes,
+    to_rate_limits,
+    to_seconds,
+    to_seed,
+)
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, error_text
@@ -27,11 +36,11 @@ from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lane_obs.bus import AnySink, Sink
     from lane_obs.clock import Clock
-    from lane_obs.config import Duration
+    from lane_obs.config import Duration, RateLimit
     from lane_obs.core.lane import Lane
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.storage.port import Storage
@@ -50,6 +59,7 @@ class CommandQueue(Submitter):
         seed: seed of the jitter and of the ids, for runs that repeat exactly; default random.
         stuck_after: seconds after which a command that ignores its cancellation is reported as stuck.
         storage: keeps the commands of durable lanes, which are all that do not say `durable=False`.
+        rate_limit: bounds how often commands of all lanes together start; as in `LaneConfig`.
 
     Attributes:
         dead_letters: the `DeadLetterQueue`.
@@ -69,13 +79,15 @@ class CommandQueue(Submitter):
         seed: int | None = None,
         stuck_after: Duration = 5.0,
         storage: Storage | None = None,
+        rate_limit: RateLimit | Sequence[RateLimit] | None = None,
     ) -> None:
         lanes = DEFAULT_LANES if lanes is None else lanes
-        check_lanes(lanes, max_concurrency)
+        check_lanes(lanes, max_concurrency, rate_limit)
         self._clock: Clock = SystemClock() if clock is None else clock
         check_clock(self._clock)
         self._bus = Bus(self._clock, sinks)
-        self._engine = Engine(lanes, max_concurrency, self._clock.now())
+        self._rate_limits = to_rate_limits("rate_limit", rate_limit)
+        self._engine = Engine(lanes, max_concurrency, self._clock.now(), rate_limits=self._rate_limits)
         self._dispatcher = Dispatcher(
             self._engine,
             self._clock,
@@ -222,7 +234,9 @@ class CommandQueue(Submitter):
         check_lanes(
             {name: other.config for name, other in self._engine.lanes.items()} | {lane: wanted},
             self._engine.max_concurrency,
+            self._rate_limits,
         )
+        _check_fixed(home.config, wanted)
         before, now = home.config, self._clock.now()
         self._engine.configure(home, wanted, now)
         differing = {
@@ -265,6 +279,9 @@ class CommandQueue(Submitter):
             max_pending=config.max_pending,
             paused=lane.paused,
             waiting_submitters=self._intake.room.waiting(lane),
+            rate_limit_left=min((gate.limiter.left(now) for gate in lane.gates), default=None),
+            partitions=lane.partitions,
+            largest_partitions=lane.largest_partitions(),
         )
 
     @property
@@ -291,3 +308,14 @@ class CommandQueue(Submitter):
     def clock(self) -> Clock:
         """The clock."""
         return self._clock
+
+
+def _check_fixed(before: LaneConfig, wanted: LaneConfig) -> None:
+    """Refuses changes of what a lane's waiting commands are ordered by.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for field in ("boost", "partitions"):
+        if getattr(before, field) != getattr(wanted, field):
+            raise ConfigError(field, getattr(wanted, field), "it is fixed for the lane's life; add another lane")

@@ -30,6 +30,10 @@ class LaneStats(msgspec.Struct, frozen=True):
         priority, min_concurrency, max_concurrency, max_pending: the policies in force.
         paused: whether the lane is paused.
         waiting_submitters: callers of `submit` that wait for room.
+        rate_limit_left: what the tightest of its rate limits would let through now; `None` without one.
+        partitions: partitions with live commands; `None` in a lane without partitions.
+        largest_partitions: ready commands of the partitions that have most of them, ten at most, by name; empty where
+            there are more than a thousand partitions, too many to look through.
     """
 
     ready: int
@@ -48,6 +52,9 @@ class LaneStats(msgspec.Struct, frozen=True):
     max_pending: int | None
     paused: bool
     waiting_submitters: int
+    rate_limit_left: float | None = None
+    partitions: int | None = None
+    largest_partitions: Mapping[str, int] = {}
 
     @property
     def pending(self) -> int:
@@ -124,7 +131,8 @@ class Explanation(msgspec.Struct, frozen=True):
         wait_by_cause: its waiting so far.
         ahead_in_lane: ready commands of its lane that start before it; 0 unless it is ready.
         ahead_in_other_lanes: ready commands in more important lanes; 0 unless it is ready.
-        due_in_seconds: when its delay or back-off is over; `None` in other states.
+        due_in_seconds: when its delay or back-off is over, or its lane's rate limit lets the next command through; else
+            `None`.
         text: all this in one sentence.
     """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from lane_obs.config import to_rate_limits
 from lane_obs.errors import TraceError
 
 if TYPE_CHECKING:
@@ -50,4 +51,9 @@ def _misfit(path: str, command: TraceCommand, config: QueueConfig) -> TraceError
     if command.outcome == "hang" and command.deadline_ns is None and lane.timeout is None:
         wanted = f"it would never end: give the row a deadline, or lane {command.lane!r} a timeout"
         return TraceError(path, command.line, "outcome", "hang", wanted)
+    limits = (*lane.rate_limits, *to_rate_limits("rate_limit", config.rate_limit))
+    most = min((limit.most for limit in limits), default=command.cost)
+    if command.cost > most:
+        wanted = f"lane {command.lane!r} never lets more than {most:g} through at once"
+        return TraceError(path, command.line, "cost", f"{command.cost:g}", wanted)
     return None

@@ -67,6 +67,7 @@ class Replay:
         self._manager = QueueManager(
             config.lanes,
             max_concurrency=config.max_concurrency,
+            rate_limit=config.rate_limit,
             sinks=[self.recorder, *sinks],
             clock=clock,
             seed=seed,
@@ -155,7 +156,14 @@ class Replay:
     async def _send(self, command: TraceCommand) -> None:
         work = ReplayCommand(command, self._clock)
         try:
-            await self._manager.submit(command.lane, work, id=str(command.line), deadline=command.deadline_seconds)
+            await self._manager.submit(
+                command.lane,
+                work,
+                id=str(command.line),
+                deadline=command.deadline_seconds,
+                cost=command.cost,
+                partition_key=command.partition_key,
+            )
         except LaneFullError:
             self.recorder.reject(command, self._clock.now())
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lane_obs.clock import NS
+from lane_obs.config import MAX_COST
 from lane_obs.errors import TraceError
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 Outcome = Literal["ok", "fail", "hang"]
 
 _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "fail": "fail", "hang": "hang"}
-_COLUMNS = "timestamp lane duration command_type outcome fail_attempts deadline ContextTokens GeneratedTokens"
+_COLUMNS = (
+    "timestamp lane duration command_type outcome fail_attempts deadline cost partition_key ContextTokens GeneratedTokens"
+)
 _SPELLING = {column.casefold(): column for column in _COLUMNS.split()}
 MAX_TRACE_SECONDS = 315_576_000  # ten years of 365.25 days
 MAX_NS = MAX_TRACE_SECONDS * NS
@@ -149,6 +152,18 @@ class Row(msgspec.Struct):
             least = "more than zero" if least_ns else "zero or more"
             raise self.reject(column, f"give finite seconds, {least}, at most {MAX_TRACE_SECONDS} (10 years)")
         return found
+
+    def cost(self) -> float:
+        """What the command takes of rate limits.
+
+        Raises:
+            TraceError: it is no number, negative, or too large.
+        """
+        text = self.number("cost")
+        value = float(text) if _NUMBER.fullmatch(text) else -1.0
+        if not 0 <= value <= MAX_COST:
+            raise self.reject("cost", f"give a number of zero or more, at most {MAX_COST:.0e}")
+        return value
 
     def timestamp(self) -> tuple[int, bool]:
         """When the command came, in nanoseconds of its own kind of time, and whether that is ISO 8601.

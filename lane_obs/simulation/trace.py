@@ -44,6 +44,8 @@ class TraceCommand(msgspec.Struct, frozen=True):
     outcome: Outcome  # how the last attempt ends; "hang": not by itself
     fail_attempts: int  # so many first attempts fail
     deadline_ns: int | None  # from submit; None: no deadline
+    cost: float  # what it takes of rate limits
+    partition_key: str | None  # says which commands run one at a time
     line: int  # 1-based, where its row starts in the file
 
     @property
@@ -81,7 +83,8 @@ def read_trace(
 
     Columns (object keys), in any case: `timestamp` (ISO 8601 or seconds, one kind in a file), `lane` (default
     "prompt"), `duration` (seconds; not given: computed from `ContextTokens` and `GeneratedTokens`),
-    `command_type` (default "replay"), `outcome` (ok, fail, hang), `fail_attempts`, `deadline` (seconds).
+    `command_type` (default "replay"), `outcome` (ok, fail, hang), `fail_attempts`, `deadline` (seconds),
+    `cost` (default 1), `partition_key` (default none).
     Others are ignored. An empty cell, an empty string, null and a missing key mean: not given. A JSON string
     is read as the same text in a CSV cell would be. What is finer than a nanosecond is rounded, ties to even.
 
@@ -142,6 +145,8 @@ class _Parser:
             outcome=row.outcome(),
             fail_attempts=row.count("fail_attempts") if row.has("fail_attempts") else 0,
             deadline_ns=row.nanoseconds("deadline", 1) if row.has("deadline") else None,
+            cost=row.cost() if row.has("cost") else 1.0,
+            partition_key=row.name("partition_key", "") or None,
             line=row.line,
         )
         self._iso = iso  # only now: a row that is skipped must not decide for the rest of the file

@@ -11,8 +11,9 @@ from lane_obs.config.check import (
     to_seconds,
     to_seed,
 )
-from lane_obs.config.file import load_lanes
+from lane_obs.config.file import load_lanes, rate_limit_from_table
 from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, Overflow, QueueConfig, check_lanes
+from lane_obs.config.rate_limit import RateLimit, check_shared, to_cost, to_rate_limits
 from lane_obs.config.retry import Jitter, RetryPolicy
 
 __all__ = [
@@ -23,15 +24,20 @@ __all__ = [
     "OnCrash",
     "Overflow",
     "QueueConfig",
+    "RateLimit",
     "RetryPolicy",
     "check_clock",
     "check_keys",
     "check_lanes",
     "check_methods",
     "check_name",
+    "check_shared",
     "load_lanes",
+    "rate_limit_from_table",
     "to_choice",
+    "to_cost",
     "to_count",
+    "to_rate_limits",
     "to_seconds",
     "to_seed",
 ]

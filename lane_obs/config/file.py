@@ -11,6 +11,7 @@ import msgspec
 
 from lane_obs.config.check import check_keys
 from lane_obs.config.lane import LaneConfig, QueueConfig
+from lane_obs.config.rate_limit import RateLimit, to_rate_limits
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import CommandTimeout, ConfigError
 
@@ -115,3 +116,43 @@ def _exception_named(field: str, name: object) -> type[BaseException]:
     if not isinstance(found, type) or not issubclass(found, BaseException):
         raise ConfigError(field, name, 'name an exception type: "TimeoutError" or "package.module:ErrorClass"')
     return found
+
+
+_RATES = {"per_second": RateLimit.per_second, "per_minute": RateLimit.per_minute, "per_hour": RateLimit.per_hour}
+_WINDOW = "sliding_window"
+
+
+def rate_limit_from_table(field: str, value: Any) -> tuple[RateLimit, ...]:
+    """Makes limits of a table, or of a list of them.
+
+    Shape: `{ per_second = 6, burst = 20 }`, likewise `per_minute` and `per_hour`, whose `burst` may be left out, or
+    `{ sliding_window = 100, seconds = 60 }`; each with `shared = "name"` where lanes share it.
+
+    Args:
+        field: what the errors call it.
+        value: what stands in the file.
+
+    Raises:
+        ConfigError: an unknown key, none or two of the rates, or a value that is not allowed.
+    """
+    if not isinstance(value, list):
+        return (_limit_from_table(field, value),)
+    limits = [_limit_from_table(f"{field}[{index}]", table) for index, table in enumerate(value)]
+    return to_rate_limits(field, limits)
+
+
+def _limit_from_table(field: str, table: Any) -> RateLimit:
+    _check_table(field, table)
+    check_keys(f"{field}.", table, (*_RATES, "burst", _WINDOW, "seconds", "shared"))
+    kinds = [key for key in table if key in _RATES or key == _WINDOW]
+    if len(kinds) != 1:
+        raise ConfigError(field, table, f"give one of {', '.join(_RATES)} and {_WINDOW}")
+    length, other = ("seconds", "burst") if kinds[0] == _WINDOW else ("burst", "seconds")
+    if other in table:
+        raise ConfigError(f"{field}.{other}", table[other], f"leave it out: it does not go with {kinds[0]}")
+    try:
+        make = RateLimit.sliding_window if kinds[0] == _WINDOW else _RATES[kinds[0]]
+        limit = make(table[kinds[0]], table.get(length))
+        return RateLimit.shared(table["shared"], limit) if "shared" in table else limit
+    except ConfigError as error:
+        raise ConfigError(error.field.replace("rate_limit", field, 1), error.value, error.allowed) from None

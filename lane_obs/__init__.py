@@ -4,7 +4,7 @@ from lane_obs.alerts import DEFAULT_RULES, Rule, Slo
 from lane_obs.bus import Bus, Sink, SinkStats
 from lane_obs.clock import Clock, SystemClock, VirtualClock
 from lane_obs.command import Command, command
-from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RetryPolicy, load_lanes
+from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RateLimit, RetryPolicy, load_lanes
 from lane_obs.core.state import State
 from lane_obs.errors import (
     ClockDeadlock,
@@ -100,6 +100,7 @@ __all__ = [
     "QueueManagerBuilder",
     "QueueMonitor",
     "QueueStats",
+    "RateLimit",
     "RetryAfter",
     "RetryPolicy",
     "Rule",

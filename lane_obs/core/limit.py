@@ -1,0 +1,246 @@
+"""How much of a rate limit is left, and when there is enough of it: token buckets and sliding windows.
+
+A limiter is asked and told with the time as an argument. Asking (`due`, `left`) changes nothing that counts, so it does
+not matter how often it is done. Amounts are kept as whole billionths, so sums of costs such as 0.1 are exact.
+Times are clock seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from lane_obs.config import RateLimit
+
+_BILLION: Final = 10**9
+_SAME: Final = 0.5e-9
+"""Two times closer than this are one: a clock that counts in seconds cannot tell them apart for long."""
+_MOST_DIPS = 256
+_MOST_ENTRIES = 1024
+_COMPACT_FLOOR = 64
+
+
+class TokenBucket:
+    """At most `burst + rate * T` in any window of T seconds: a bucket of `burst` tokens that refills at `rate`.
+
+    It keeps the time at which it will be full (the "theoretical arrival time" of the generic cell rate algorithm,
+    ITU-T I.371), worked out anew from all that was taken since it was last full: one rounding, however many takes.
+
+    Args:
+        rate: tokens a second, above zero.
+        burst: how many it holds, above zero; it starts full.
+        now: when it is made.
+    """
+
+    __slots__ = ("_dips", "_full_at", "_origin", "_taken", "most", "rate")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.most = burst
+        """The largest cost that one command may have."""
+        self._origin = now
+        self._taken = 0
+        self._full_at = now
+        # What was missing just before a take, as [time, tokens], of those that no later one was as low as.
+        self._dips: deque[list[float]] = deque()
+
+    def due(self, cost: float, now: float) -> float:
+        """The earliest time, `now` or later, at which `cost` may be taken; infinity if it is above `most`."""
+        if cost > self.most:
+            return math.inf
+        when = self._full_at - (self.most - cost) / self.rate
+        return when if when - now >= _SAME and cost else now
+
+    def take(self, cost: float, now: float) -> None:
+        """Takes `cost`, whether it is due or not."""
+        missing = (self._full_at - now) * self.rate
+        # Idle time below the resolution is none: else each start would drop the rounding of its time.
+        if now - self._full_at >= _SAME:
+            self._origin = now
+            self._taken = 0
+            self._dips.clear()
+        else:
+            self._note_dip(now, max(missing, 0.0))
+        self._change(_billionths(cost))
+
+    def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
+        """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`.
+
+        What has run over since, because the bucket was full or would have been with the lower cost, is not given
+        back. What was missing is taken as well, from the start of the present run out of a full bucket at the earliest.
+
+        Args:
+            taken: the cost that was taken.
+            true_cost: what it should have been, zero or more.
+            taken_at: when it was taken.
+            now: the time.
+        """
+        more = _billionths(true_cost) - _billionths(taken)
+        if more >= 0:
+            self._change(more)
+        elif taken_at >= self._origin:
+            self._change(-self._give_back(-more, taken_at))
+
+    def left(self, now: float) -> float:
+        """Tokens inside; below zero while a debt is paid off."""
+        return self.most - max(0.0, self._full_at - now) * self.rate
+
+    def _change(self, more: int) -> None:
+        self._taken += more
+        self._full_at = self._origin + self._taken / (self.rate * _BILLION)
+
+    def _note_dip(self, now: float, missing: float) -> None:
+        dips = self._dips
+        while dips and dips[-1][1] >= missing:
+            dips.pop()
+        if dips and dips[-1][0] == now:
+            return
+        dips.append([now, missing])
+        if len(dips) > _MOST_DIPS:
+            # The two oldest become one: the later time, and the less to give back.
+            dips[1][1] = dips.popleft()[1]
+
+    def _give_back(self, amount: int, taken_at: float) -> int:
+        """How much of a refund counts: no more than was ever missing since."""
+        dips = self._dips
+        first = bisect_right(dips, taken_at, key=itemgetter(0))
+        if first == len(dips):
+            return amount
+        amount = min(amount, int(dips[first][1] * _BILLION))
+        for index in range(first, len(dips)):
+            dips[index][1] -= amount / _BILLION
+        while first and dips[first - 1][1] >= dips[first][1]:
+            del dips[first - 1]
+            first -= 1
+        return amount
+
+
+class SlidingWindow:
+    """At most `amount` in any window of `seconds`: what was taken leaves exactly `seconds` later.
+
+    A window is half open: what was taken at t no longer counts at t + `seconds`.
+
+    It has an entry for each instant at which something was taken. Beyond the larger of `amount` and 1,024 of them (this
+    takes costs below 1), what is taken within that fraction of the window has one entry and leaves with its latest.
+
+    Args:
+        amount: tokens in a window, above zero; it starts empty.
+        seconds: length of the window, above zero.
+        now: when it is made.
+    """
+
+    __slots__ = (
+        "_amounts",
+        "_answer",
+        "_asked",
+        "_first",
+        "_held",
+        "_joined_at",
+        "_made_at",
+        "_many",
+        "_times",
+        "most",
+        "seconds",
+    )
+
+    def __init__(self, amount: float, seconds: float, now: float) -> None:
+        self.most = amount
+        """The largest cost that one command may have."""
+        self.seconds = seconds
+        self._made_at = now
+        self._many = max(math.ceil(amount), _MOST_ENTRIES)
+        # Entries by time; those before `_first` have left.
+        self._times: list[float] = []
+        self._amounts: list[int] = []
+        self._first = 0
+        self._held = 0
+        self._joined_at = now
+        self._asked = -1.0
+        self._answer = now
+
+    def due(self, cost: float, now: float) -> float:
+        """The earliest time, `now` or later, at which `cost` may be taken; infinity if it is above `most`."""
+        if cost > self.most:
+            return math.inf
+        self._let_go(now)
+        over = self._held + _billionths(cost) - _billionths(self.most)
+        if over <= 0 or not cost:
+            return now
+        if cost != self._asked:
+            index = self._first - 1
+            while over > 0:
+                index += 1
+                over -= self._amounts[index]
+            self._asked, self._answer = cost, self._times[index] + self.seconds
+        return self._answer
+
+    def take(self, cost: float, now: float) -> None:
+        """Takes `cost`, whether it is due or not."""
+        self._let_go(now)
+        times = self._times
+        crowded = len(times) - self._first >= self._many and now - self._joined_at < self.seconds / self._many
+        if self._first < len(times) and (crowded or times[-1] == now):
+            times[-1] = now
+        else:
+            times.append(now)
+            self._amounts.append(0)
+            self._joined_at = now
+        self._change(-1, _billionths(cost))
+
+    def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
+        """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`; no matter once that has left.
+
+        Args:
+            taken: the cost that was taken.
+            true_cost: what it should have been, zero or more.
+            taken_at: when it was taken.
+            now: the time.
+        """
+        self._let_go(now)
+        # An entry that stands for several takes has the time of the latest.
+        index = bisect_left(self._times, taken_at, self._first)
+        if taken_at >= self._made_at and taken_at + self.seconds - now >= _SAME and index < len(self._times):
+            self._change(index, _billionths(true_cost) - _billionths(taken))
+
+    def left(self, now: float) -> float:
+        """Tokens that may be taken now; below zero where true costs were above what was taken."""
+        self._let_go(now)
+        return self.most - self._held / _BILLION
+
+    def _change(self, index: int, more: int) -> None:
+        self._amounts[index] += more
+        self._held += more
+        self._asked = -1.0
+
+    def _let_go(self, now: float) -> None:
+        times, first = self._times, self._first
+        while first < len(times) and times[first] + self.seconds - now < _SAME:
+            self._held -= self._amounts[first]
+            first += 1
+        if first > _COMPACT_FLOOR and first * 2 > len(times):
+            del times[:first], self._amounts[:first]
+            first = 0
+        self._first = first
+
+
+Limiter: TypeAlias = TokenBucket | SlidingWindow
+
+
+def make_limiter(limit: RateLimit, now: float) -> Limiter:
+    """A limiter that has not limited anything yet; whoever shares a limit asks for one limiter only.
+
+    Args:
+        limit: what it allows.
+        now: when it is made.
+    """
+    if limit.burst is None:
+        return SlidingWindow(limit.amount, limit.seconds, now)
+    return TokenBucket(limit.amount / limit.seconds, limit.burst, now)
+
+
+def _billionths(cost: float) -> int:
+    return round(cost * _BILLION)

@@ -1,5 +1,6 @@
 """Configuration: frozen values, checked once when they are built, varied with `replace` or `with_*`."""
 
+from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import (
     Duration,
     check_clock,
@@ -22,6 +23,7 @@ __all__ = [
     "LaneConfig",
     "OnCrash",
     "Overflow",
+    "PriorityBoost",
     "QueueConfig",
     "RetryPolicy",
     "check_clock",

@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import pkgutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import check_keys
 from lane_obs.config.lane import LaneConfig, QueueConfig
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from os import PathLike
 
 
@@ -100,6 +101,43 @@ def retry_from_table(table: Any) -> RetryPolicy:
                 raise ConfigError(f"retry.{key}", values[key], "give a list of names of exception types")
             values[key] = tuple(_exception_named(f"retry.{key}", name) for name in values[key])
     return RetryPolicy(**values)
+
+
+_BOOSTS: Final[Mapping[str, tuple[Callable[..., PriorityBoost], str, tuple[str, ...]]]] = {
+    "standard": (PriorityBoost.standard, "deadline", ("floor",)),
+    "aggressive": (PriorityBoost.aggressive, "deadline", ("floor",)),
+    "steps": (PriorityBoost.custom, "steps", ("deadline", "floor")),
+    "ageing": (PriorityBoost.ageing, "every", ("by", "floor")),
+}
+"""For the key that chooses the kind of boost: what makes it, the argument that the key's value is, and further keys."""
+
+
+def boost_from_table(field: str, table: Any) -> PriorityBoost:
+    """Makes a boost of a table.
+
+    Shape: `{ standard = 30 }` (the deadline, or `true` for none), `{ aggressive = 30 }`,
+    `{ steps = [[0.5, 1], [0.1, 5]], deadline = 30 }` or `{ ageing = 10, by = 1 }`, each with `floor` if wanted.
+
+    Args:
+        field: what errors call the table.
+        table: as decoded.
+
+    Raises:
+        ConfigError: an unknown key, none or several of the four kinds, or a value that is not allowed.
+    """
+    _check_table(field, table)
+    kind, *others = [key for key in _BOOSTS if key in table] or [""]
+    further = _BOOSTS[kind][2] if kind else ("deadline", "by", "floor")
+    check_keys(f"{field}.", table, (*_BOOSTS, *further))
+    if others or not kind:
+        raise ConfigError(field, table, f"give one of {', '.join(_BOOSTS)}")
+    make, argument, _ = _BOOSTS[kind]
+    value = None if table[kind] is True and argument == "deadline" else table[kind]
+    try:
+        return make(value, **{key: given for key, given in table.items() if key != kind})
+    except ConfigError as error:
+        name = error.field.removeprefix("boost.")
+        raise ConfigError(f"{field}.{kind if name == argument else name}", error.value, error.allowed) from None
 
 
 _OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}

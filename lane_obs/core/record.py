@@ -38,6 +38,8 @@ class Record(msgspec.Struct, eq=False):
     """Waiting that is over, but for the wait before the latest start, which the two marks hold."""
     timer: Entry | None = None
     deadline_timer: Entry | None = None
+    level: int = 0
+    """Its effective priority: that of its lane less its boost; lower starts first."""
 
     @property
     def wait(self) -> WaitByCause:

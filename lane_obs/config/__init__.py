@@ -1,5 +1,6 @@
 """Configuration: frozen values, checked once when they are built, varied with `replace` or `with_*`."""
 
+from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import (
     MAX_COST,
     Duration,
@@ -26,6 +27,7 @@ __all__ = [
     "OnCrash",
     "OnExpiry",
     "Overflow",
+    "PriorityBoost",
     "QueueConfig",
     "RetryPolicy",
     "check_clock",

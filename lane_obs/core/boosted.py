@@ -1,0 +1,153 @@
+"""The commands of one lane that may start, the most important first: for lanes whose commands are boosted."""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from lane_obs.core.state import State
+
+if TYPE_CHECKING:
+    from lane_obs.core.record import Record
+
+_READY = State.READY
+_COMPACT_FLOOR = 64
+_by_seq = attrgetter("seq")
+
+
+class BoostedQueue:
+    """Ready commands by effective priority (`level`), equals in the order of their sequence numbers.
+
+    New commands nearly always have one level: they come in order and go into a deque. Those that come back, and those
+    whose level has changed, go into a heap; the lower of the two heads is next. The place that a command had before
+    stays behind and counts for nothing: where a command stands, its level is the command's own, and the command is
+    ready and not taken out. All is built anew when more than half of the places count for nothing.
+
+    A level changes inside only together with a call of `changed`. Commands are put in in the order of their `since`.
+    """
+
+    __slots__ = ("_fresh", "_fresh_level", "_ghosts", "_heap", "_inside", "_pushes")
+
+    def __init__(self) -> None:
+        self._inside: dict[Record, None] = {}
+        """All commands inside, the one that is ready for the longest time first, and ghosts."""
+        self._ghosts = 0
+        """Commands inside that have ended."""
+        self._fresh: deque[Record] = deque()
+        self._fresh_level = 0
+        # The third item settles ties: a command that ended here and was requeued stands inside twice.
+        self._heap: list[tuple[int, int, int, Record]] = []
+        self._pushes = 0
+
+    def add(self, record: Record) -> None:
+        """Puts in a command that has a higher number than all others so far."""
+        self._inside[record] = None
+        fresh = self._fresh
+        if not fresh:
+            self._fresh_level = record.level
+        if record.level == self._fresh_level:
+            fresh.append(record)
+        else:
+            self._push(record)
+
+    def put_back(self, record: Record) -> None:
+        """Puts in a command that takes its old place among those of its level; its `since` must be set."""
+        self._inside[record] = None
+        self._push(record)
+
+    def changed(self, record: Record) -> None:
+        """Notes that the level of a command inside has just changed."""
+        self._push(record)
+        self._compact()
+
+    def _push(self, record: Record) -> None:
+        self._pushes += 1
+        heappush(self._heap, (record.level, record.seq, self._pushes, record))
+
+    def pop(self) -> Record:
+        """Takes out the next command. There must be one; the caller starts it."""
+        record = self.peek()
+        assert record is not None
+        heap = self._heap
+        if heap and heap[0][3] is record:
+            heappop(heap)
+        else:
+            self._fresh.popleft()
+        del self._inside[record]
+        self._compact()
+        return record
+
+    def forget(self) -> None:
+        """Notes that one command inside has ended without starting."""
+        self._ghosts += 1
+        self._compact()
+
+    def _compact(self) -> None:
+        """Lets go of places that count for nothing, once they are more than half."""
+        live = len(self._inside) - self._ghosts
+        if len(self._fresh) + len(self._heap) <= 2 * live + _COMPACT_FLOOR:
+            return
+        inside = [record for record in self._inside if record.state is _READY]
+        level = self._fresh_level
+        self._inside = dict.fromkeys(inside)  # whole: another thread may be reading the old one
+        self._ghosts = 0
+        self._fresh = deque(sorted((record for record in inside if record.level == level), key=_by_seq))
+        self._heap = [(record.level, record.seq, 0, record) for record in inside if record.level != level]
+        heapify(self._heap)
+
+    def peek(self) -> Record | None:
+        """The next command, left inside; `None` when there is none."""
+        fresh, heap, inside, level = self._fresh, self._heap, self._inside, self._fresh_level
+        while fresh:
+            first = fresh[0]
+            if first.state is _READY and first.level == level and first in inside:
+                break
+            self._let_go(fresh.popleft())
+        while heap:
+            place = heap[0]
+            record = place[3]
+            if record.state is _READY and record.level == place[0] and record in inside:
+                if not fresh or place[0] < level or (place[0] == level and place[1] <= fresh[0].seq):
+                    return record
+                break
+            self._let_go(heappop(heap)[3])
+        return fresh[0] if fresh else None
+
+    def _let_go(self, record: Record) -> None:
+        if record.state is not _READY and record in self._inside:
+            del self._inside[record]
+            self._ghosts -= 1
+
+    def head_level(self) -> int | None:
+        """The level of the next command; `None` when there is none."""
+        head = self.peek()
+        return None if head is None else head.level
+
+    def oldest_since(self) -> float | None:
+        """When the command that is ready for the longest time became so; `None` when there is none.
+
+        It changes nothing and may be called from any thread.
+        """
+        while self._inside:
+            try:
+                first = next(iter(self._inside))
+                if first.state is _READY:
+                    return first.since
+                copy = list(self._inside)  # in one step, so that it cannot change under our hands all the time
+            except (RuntimeError, StopIteration):  # it did
+                continue
+            return next((record.since for record in copy if record.state is _READY), None)
+        return None
+
+    def ahead_of(self, seq: int) -> int:
+        """How many ready commands start before number `seq`, as levels are now. Reads all, one by one.
+
+        Among levels the number of a command that is not inside has no place: then the numbers alone decide.
+        """
+        inside = [record for record in self._inside if record.state is _READY]
+        level = next((record.level for record in inside if record.seq == seq), None)
+        if level is None:
+            return sum(record.seq < seq for record in inside)
+        return sum((record.level, record.seq) < (level, seq) for record in inside)

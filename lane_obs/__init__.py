@@ -4,7 +4,16 @@ from lane_obs.alerts import DEFAULT_RULES, Rule, Slo
 from lane_obs.bus import Bus, Sink, SinkStats
 from lane_obs.clock import Clock, SystemClock, VirtualClock
 from lane_obs.command import Command, command
-from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RetryPolicy, load_lanes
+from lane_obs.config import (
+    DEFAULT_LANES,
+    Jitter,
+    LaneConfig,
+    Overflow,
+    Partitions,
+    QueueConfig,
+    RetryPolicy,
+    load_lanes,
+)
 from lane_obs.core.state import State
 from lane_obs.errors import (
     ClockDeadlock,
@@ -95,6 +104,7 @@ __all__ = [
     "NotificationRefused",
     "Observability",
     "Overflow",
+    "Partitions",
     "QueueConfig",
     "QueueManager",
     "QueueManagerBuilder",

@@ -13,6 +13,7 @@ from lane_obs.config.check import (
 )
 from lane_obs.config.file import load_lanes
 from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, Overflow, QueueConfig, check_lanes
+from lane_obs.config.partitions import Partitions
 from lane_obs.config.retry import Jitter, RetryPolicy
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "LaneConfig",
     "OnCrash",
     "Overflow",
+    "Partitions",
     "QueueConfig",
     "RetryPolicy",
     "check_clock",

@@ -139,7 +139,7 @@ class Engine:
         self.live -= 1
         if old is _READY:
             lane: Lane = record.home
-            lane.ready.forget()
+            lane.ready.forget(record)
             if not lane.counts[_READY]:
                 lane.end_waiting(lane.meter.mark(now), now)
             self._schedule.settle(now)

@@ -38,6 +38,12 @@ class Record(msgspec.Struct, eq=False):
     """Waiting that is over, but for the wait before the latest start, which the two marks hold."""
     timer: Entry | None = None
     deadline_timer: Entry | None = None
+    level: int = 0
+    """Its effective priority, in a lane that boosts."""
+    cost: float = 1.0
+    """What it takes of rate limits, and of its partition's share."""
+    part: Any = None
+    """Its partition; `None` for none."""
 
     @property
     def wait(self) -> WaitByCause:

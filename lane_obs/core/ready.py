@@ -71,8 +71,8 @@ class ReadyQueue:
         returned = self._returned
         return bool(returned) and (not self._fresh or returned[0][0] < self._fresh[0].seq)
 
-    def forget(self) -> None:
-        """Notes that one command inside has ended without starting."""
+    def forget(self, _record: Record) -> None:
+        """Notes that a command inside has ended without starting."""
         self._ghosts += 1
         self._trim_ages()
         if self._ghosts > _COMPACT_FLOOR and self._ghosts * 2 > len(self._fresh) + len(self._returned):

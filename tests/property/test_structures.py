@@ -118,7 +118,7 @@ def test_ready_commands_come_out_as_from_a_sorted_list(seed: int, steps: int, en
         elif chance < 0.5 + ending / 2 and plain:
             ended = plain.pop(rng.randrange(len(plain)))
             ended.state = State.CANCELLED
-            queue.forget()
+            queue.forget(ended)
             away.append(ended.seq)
         elif plain:
             record = queue.pop()

@@ -24,7 +24,7 @@ def pop(queue: ReadyQueue) -> int:
 
 def end(queue: ReadyQueue, victim: Record) -> None:
     victim.state = State.CANCELLED
-    queue.forget()
+    queue.forget(victim)
 
 
 def test_commands_come_out_in_the_order_of_their_numbers() -> None:

@@ -1,0 +1,279 @@
+"""The ready commands of a lane with partitions: one command of each partition is lined up or runs, at most."""
+
+from __future__ import annotations
+
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from lane_obs.core.fair import FairQueue
+from lane_obs.core.record import Record  # noqa: TC001 - msgspec reads the annotation
+from lane_obs.core.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+_COMPACT_FLOOR = 16
+_READY, _RUNNING = State.READY, State.RUNNING
+
+
+class Heads(Protocol):
+    """An order of the commands that are lined up."""
+
+    def add(self, record: Record, /) -> object:
+        """Puts in a command that has a higher number than all others so far."""
+
+    def put_back(self, record: Record, /) -> object:
+        """Puts in a command with any number."""
+
+    def pop(self) -> Record:
+        """Takes out the next command."""
+
+    def peek(self) -> Record | None:
+        """The next command, left inside."""
+
+    def forget(self, record: Record, /) -> object:
+        """Notes that a command inside has ended without starting."""
+
+
+class _Behind(msgspec.Struct, eq=False):
+    """Ready commands that are behind another one of their partition, in the order of their numbers.
+
+    It is small, as there may be one for each of a million keys: a deque alone takes 700 bytes.
+    """
+
+    fresh: list[Any]
+    """In the order of their numbers, from the index `first`; what came before is gone."""
+    first: int = 0
+    returned: list[tuple[int, int, Record]] = []
+    """A heap. The middle item settles ties: a command that ended here and was requeued stands inside twice."""
+    gone: int = 0
+    """How many of those inside have ended."""
+
+    def __len__(self) -> int:
+        return len(self.fresh) - self.first + len(self.returned) - self.gone
+
+    def put_back(self, record: Record) -> None:
+        """Puts in a command with any number."""
+        heappush(self.returned, (record.seq, id(record), record))
+
+    def pop(self) -> Record | None:
+        """Takes out the first one that is ready; `None` when there is none."""
+        record: Record
+        while True:
+            fresh, first = self.fresh, self.first
+            is_empty = first == len(fresh)
+            if self.returned and (is_empty or self.returned[0][0] < fresh[first].seq):
+                record = heappop(self.returned)[2]
+            elif is_empty:
+                return None
+            else:
+                record, fresh[first] = fresh[first], None
+                self.first = first + 1
+                if first > _COMPACT_FLOOR and first * 2 > len(fresh):
+                    del fresh[: first + 1]
+                    self.first = 0
+            if record.state is _READY:
+                return record
+            self.gone -= 1
+
+    def forget(self) -> None:
+        """Notes that one of those inside has ended."""
+        self.gone += 1
+        if self.gone > _COMPACT_FLOOR and self.gone > len(self):
+            self.fresh = [record for record in self.fresh[self.first :] if record.state is _READY]
+            self.first = 0
+            self.returned = [item for item in self.returned if item[2].state is _READY]
+            heapify(self.returned)
+            self.gone = 0
+
+
+class _Part(msgspec.Struct, eq=False):
+    """One partition."""
+
+    head: Record
+    """The command that has the partition: it is lined up, runs, or backs off."""
+    behind: _Behind | None = None
+
+
+class PartitionedQueue:
+    """Ready commands, of which one a partition is lined up, and only while none of that partition runs or backs off.
+
+    The commands of a partition run in the order of their numbers. A command that has started keeps its partition until
+    it ends: while it backs off, and when it is ready again, none of its partition passes it. Until it has started,
+    one with a lower number that becomes ready later (its delay is over) takes its place. A command without a
+    partition is always lined up. A partition takes memory while it has a command that is ready, runs or backs off.
+
+    Args:
+        order: of the commands that are lined up; empty.
+
+    Attributes:
+        held: ready commands inside that are not lined up.
+    """
+
+    __slots__ = ("_changed", "_displaced", "_fair", "_inside", "_lined_up", "_order", "_parts", "held")
+
+    def __init__(self, order: Heads) -> None:
+        self._order = order
+        self._fair = order if isinstance(order, FairQueue) else None
+        self._changed = getattr(order, "changed", None)
+        self._parts: dict[Hashable, _Part] = {}
+        self._inside: dict[Record, float] = {}
+        """All ready commands, and since when they are ready, longest first."""
+        self._displaced: set[Record] = set()
+        """Held commands that the order still has inside: one with a lower number took their place."""
+        self._lined_up: list[Record] = []
+        self.held = 0
+
+    def add(self, record: Record) -> None:
+        """Puts in a command that has a higher number than all others so far."""
+        self._inside[record] = record.since
+        key = record.part
+        if key is not None:
+            part = self._parts.get(key)
+            if part is not None:
+                self.held += 1
+                if part.behind is None:
+                    part.behind = _Behind([record])
+                else:
+                    part.behind.fresh.append(record)
+                return
+            self._parts[key] = _Part(record)
+        self._order.add(record)
+
+    def put_back(self, record: Record) -> None:
+        """Puts in a command that takes its old place; its `since` must be set."""
+        self._inside[record] = record.since
+        key = record.part
+        if key is not None:
+            part = self._parts.get(key)
+            if part is None:
+                self._parts[key] = _Part(record)
+            elif part.head is not record and not self._gets_in(record, part):
+                return
+        self._order.put_back(record)
+
+    def _gets_in(self, record: Record, part: _Part) -> bool:
+        """Puts a command behind the head of its partition, or that one behind it."""
+        self.held += 1
+        if part.behind is None:
+            part.behind = _Behind([])
+        head = part.head
+        if head.state is not _READY or head.attempt or head.seq < record.seq:
+            part.behind.put_back(record)
+            return False
+        part.behind.put_back(head)
+        part.head = record
+        if self._fair is None:  # that one keeps one head a partition
+            self._displaced.add(head)
+        return True
+
+    def pop(self) -> Record:
+        """Takes out the next command. One must be lined up; the caller starts it."""
+        record = self._order.pop()
+        while self._displaced and record in self._displaced:
+            self._displaced.discard(record)
+            record = self._order.pop()
+        del self._inside[record]
+        return record
+
+    def peek(self) -> Record | None:
+        """The next command, left inside; `None` when none is lined up."""
+        record = self._order.peek()
+        while record is not None and record in self._displaced:
+            self._displaced.discard(self._order.pop())
+            record = self._order.peek()
+        return record
+
+    def forget(self, record: Record) -> None:
+        """Notes that a command inside has ended without starting."""
+        del self._inside[record]
+        part = None if record.part is None else self._parts[record.part]
+        if part is None:
+            self._order.forget(record)
+        elif part.head is record:
+            self._order.forget(record)
+            self._move_up(part)
+        else:
+            assert part.behind is not None
+            part.behind.forget()
+            self.held -= 1
+            if record in self._displaced:
+                self._displaced.discard(record)
+                self._order.forget(record)
+
+    def ended(self, record: Record) -> None:
+        """Notes that a command has ended while it was not inside. If it had its partition, the next one gets that."""
+        part = self._parts.get(record.part)
+        if part is not None and part.head is record:
+            self._move_up(part)
+
+    def _move_up(self, part: _Part) -> None:
+        """Gives a partition to the next of its commands; without one, it is gone."""
+        key = part.head.part
+        record = None if part.behind is None else part.behind.pop()
+        if record is None:
+            del self._parts[key]
+            if self._fair is not None:
+                self._fair.leave(key)
+            if not self._parts:  # a dict that was large gives its memory back only so
+                self._parts.clear()
+                if not self._inside:
+                    self._inside.clear()
+            return
+        part.head = record
+        if not part.behind:
+            part.behind = None
+        self.held -= 1
+        if record in self._displaced:
+            self._displaced.discard(record)
+        else:
+            self._order.put_back(record)
+        self._lined_up.append(record)
+
+    def changed(self, record: Record) -> None:
+        """Notes that the level of a command inside has changed. It matters only for one that is lined up."""
+        part = self._parts.get(record.part)
+        if part is None or part.head is record or record in self._displaced:
+            assert self._changed is not None
+            self._changed(record)
+
+    def take_lined_up(self) -> list[Record]:
+        """The commands that became lined up since last asked, other than when they were put in."""
+        if not self._lined_up:
+            return []
+        taken, self._lined_up = self._lined_up, []
+        return taken
+
+    def oldest(self) -> Record | None:
+        """The command that is ready for the longest time, lined up or held; `None` when none is. From any thread."""
+        while self._inside:
+            try:
+                return next(iter(self._inside))
+            except (RuntimeError, StopIteration):  # it changed under our hands
+                continue
+        return None
+
+    def oldest_since(self) -> float | None:
+        """When the command that is ready for the longest time became so; `None` when none is. From any thread."""
+        while (record := self.oldest()) is not None:
+            since = self._inside.get(record)
+            if since is not None:
+                return since
+        return None
+
+    def ahead_of(self, seq: int) -> int:
+        """How many ready commands, lined up or held, have a number below `seq`. Reads them all."""
+        return sum(record.seq < seq for record in self._inside)
+
+    @property
+    def part_count(self) -> int:
+        """How many partitions have a command that is ready, runs or backs off."""
+        return len(self._parts)
+
+    def parts(self) -> Iterator[tuple[Hashable, int, bool]]:
+        """Each such partition, with how many of its commands are ready, and whether one runs. From any thread."""
+        for key, part in list(self._parts.items()):
+            state, behind = part.head.state, part.behind
+            yield key, (state is _READY) + (0 if behind is None else len(behind)), state is _RUNNING

@@ -4,7 +4,19 @@ from lane_obs.alerts import DEFAULT_RULES, Rule, Slo
 from lane_obs.bus import Bus, Sink, SinkStats
 from lane_obs.clock import Clock, SystemClock, VirtualClock
 from lane_obs.command import Command, command
-from lane_obs.config import DEFAULT_LANES, Jitter, LaneConfig, Overflow, QueueConfig, RateLimit, RetryPolicy, load_lanes
+from lane_obs.config import (
+    DEFAULT_LANES,
+    Jitter,
+    LaneConfig,
+    OnExpiry,
+    Overflow,
+    Partitions,
+    PriorityBoost,
+    QueueConfig,
+    RateLimit,
+    RetryPolicy,
+    load_lanes,
+)
 from lane_obs.core.state import State
 from lane_obs.errors import (
     ClockDeadlock,
@@ -94,7 +106,10 @@ __all__ = [
     "NotificationError",
     "NotificationRefused",
     "Observability",
+    "OnExpiry",
     "Overflow",
+    "Partitions",
+    "PriorityBoost",
     "QueueConfig",
     "QueueManager",
     "QueueManagerBuilder",

@@ -2,33 +2,34 @@
 
 from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import (
-    MAX_COST,
     Duration,
     check_clock,
     check_keys,
     check_methods,
     check_name,
     to_choice,
-    to_cost,
     to_count,
     to_seconds,
     to_seed,
 )
 from lane_obs.config.file import load_lanes
-from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, OnExpiry, Overflow, QueueConfig, check_lanes, to_rate_limits
+from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, OnExpiry, Overflow, QueueConfig, check_lanes
+from lane_obs.config.partitions import Partitions
+from lane_obs.config.rate_limit import RateLimit, to_cost, to_rate_limits
 from lane_obs.config.retry import Jitter, RetryPolicy
 
 __all__ = [
     "DEFAULT_LANES",
     "Duration",
     "Jitter",
-    "MAX_COST",
     "LaneConfig",
     "OnCrash",
     "OnExpiry",
     "Overflow",
+    "Partitions",
     "PriorityBoost",
     "QueueConfig",
+    "RateLimit",
     "RetryPolicy",
     "check_clock",
     "check_keys",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lane_obs.errors import MAX_SECONDS, ConfigError
 
@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from enum import StrEnum
 
 Duration: TypeAlias = float | timedelta
-
-MAX_COST: Final = 1e15
-"""Sums of so much are still exact to a fraction of one."""
 
 _MAX_NAME = 200
 
@@ -40,17 +37,6 @@ def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
     if not 0 <= seconds <= MAX_SECONDS or (seconds == 0 and not zero):
         raise ConfigError(field, value, wanted)
     return float(seconds)
-
-
-def to_cost(field: str, value: object) -> float:
-    """Checks what a command takes of a rate limit: a finite number of zero or more.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COST:
-        raise ConfigError(field, value, f"give a finite number of zero or more, at most {MAX_COST:.0e}")
-    return float(value)
 
 
 def to_count(field: str, value: object, *, minimum: int = 0) -> int:

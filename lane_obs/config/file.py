@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs.config.check import check_keys
-from lane_obs.config.boost import boost_from_table
 from lane_obs.config.lane import LaneConfig, QueueConfig
-from lane_obs.config.partitions import partitions_from_table
-from lane_obs.config.rate_limit import rate_limits_from
 from lane_obs.config.retry import RetryPolicy
+from lane_obs.config.table import boost_from_table, check_table, partitions_from_table, rate_limit_from_table
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:
@@ -25,9 +23,11 @@ if TYPE_CHECKING:
 def load_lanes(path: str | PathLike[str]) -> QueueConfig:
     """Reads lanes from a TOML file.
 
-    Shape: `max_concurrency = 32`, `rate_limit` of the whole queue, and a table `[lanes.NAME]` for each lane with the fields of `LaneConfig`;
-    `retry` is a table with the fields of `RetryPolicy`, whose exception types are names such as
-    `"TimeoutError"` or `"package.module:ErrorClass"`. A table `[alerts]` is left to whoever reads the alerts.
+    Shape: `max_concurrency = 32`, the `rate_limit` of the whole queue, and a table `[lanes.NAME]` for each lane with
+    the fields of `LaneConfig`. `retry` is a table with the fields of `RetryPolicy`, whose exception types are names
+    such as `"TimeoutError"` or `"package.module:ErrorClass"`; `rate_limit`, `boost` and `partitions` are tables such as
+    `{ per_second = 6, burst = 20 }`, `{ standard = 30 }` and `{ by_key = 16 }`. A table `[alerts]` is left to whoever
+    reads the alerts.
 
     Raises:
         ConfigError: broken TOML, an unknown key (with its nearest match), or a value that is not allowed.
@@ -59,20 +59,15 @@ def lanes_of(document: Mapping[str, Any]) -> QueueConfig:
     Raises:
         ConfigError: an unknown key, or a value that is not allowed.
     """
-    whole = {"max_concurrency": document.get("max_concurrency")}
+    whole: dict[str, Any] = {"max_concurrency": document.get("max_concurrency")}
     if "rate_limit" in document:
-        whole["rate_limit"] = rate_limits_from("rate_limit", document["rate_limit"])
+        whole["rate_limit"] = rate_limit_from_table("rate_limit", document["rate_limit"])
     tables = document.get("lanes")
     if tables is None:
         return QueueConfig(**whole)
-    _check_table("lanes", tables)
+    check_table("lanes", tables)
     lanes = {name: _lane_from_table(f"lanes.{name}", table) for name, table in tables.items()}
     return QueueConfig(lanes, **whole)
-
-
-def _check_table(field: str, value: object) -> None:
-    if not isinstance(value, dict):
-        raise ConfigError(field, value, "give a table")
 
 
 def _fields_of(kind: type) -> list[str]:
@@ -80,7 +75,7 @@ def _fields_of(kind: type) -> list[str]:
 
 
 def _lane_from_table(field: str, table: Any) -> LaneConfig:
-    _check_table(field, table)
+    check_table(field, table)
     check_keys(f"{field}.", table, _fields_of(LaneConfig))
     values = dict(table)
     try:
@@ -98,7 +93,7 @@ def retry_from_table(table: Any) -> RetryPolicy:
     Raises:
         ConfigError: an unknown field, or a value that is not allowed.
     """
-    _check_table("retry", table)
+    check_table("retry", table)
     check_keys("retry.", table, _fields_of(RetryPolicy))
     values = dict(table)
     for key in ("retry_on", "give_up_on"):
@@ -111,7 +106,7 @@ def retry_from_table(table: Any) -> RetryPolicy:
 
 _TABLES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "retry": retry_from_table,
-    "rate_limit": lambda value: rate_limits_from("rate_limit", value),
+    "rate_limit": lambda value: rate_limit_from_table("rate_limit", value),
     "boost": lambda value: boost_from_table("boost", value),
     "partitions": lambda value: partitions_from_table("partitions", value),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -11,7 +11,7 @@ from typing import Final
 from lane_obs.config.boost import PriorityBoost
 from lane_obs.config.check import Duration, check_name, to_choice, to_count, to_seconds
 from lane_obs.config.partitions import Partitions
-from lane_obs.config.rate_limit import RateLimit
+from lane_obs.config.rate_limit import RateLimit, check_shared, to_rate_limits
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import ConfigError
 
@@ -132,7 +132,8 @@ class LaneConfig:
         if self.partitions is not None and not isinstance(self.partitions, Partitions):
             raise ConfigError("partitions", self.partitions, "give Partitions")
         if self.partitions is not None and self.partitions.fair and self.boost is not None and not self.boost.is_ageing:
-            raise ConfigError("boost", self.boost, "give ageing, or partitions that are not fair: turns and deadlines differ")
+            wanted = "give ageing, or partitions that are not fair: turns and deadlines are two orders"
+            raise ConfigError("boost", self.boost, wanted)
 
     @property
     def rate_limits(self) -> tuple[RateLimit, ...]:
@@ -178,33 +179,7 @@ DEFAULT_LANES: Final[Mapping[str, LaneConfig]] = MappingProxyType(
 """The six built-in lanes with the priorities and limits of A3S Lane 0.1."""
 
 
-def to_rate_limits(field: str, value: object) -> tuple[RateLimit, ...]:
-    """Checks one rate limit, several or none, and returns them as a tuple.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    limits = () if value is None else (value,) if isinstance(value, RateLimit) else value
-    if not isinstance(limits, tuple | list) or not all(isinstance(limit, RateLimit) for limit in limits):
-        raise ConfigError(field, value, "give a RateLimit, or a list of them")
-    return tuple(limits)
-
-
-def check_shared(limits: Iterable[RateLimit]) -> None:
-    """Checks that rate limits of one name are one and the same.
-
-    Raises:
-        ConfigError: they differ.
-    """
-    known: dict[str, RateLimit] = {}
-    for limit in limits:
-        if limit.name is not None and known.setdefault(limit.name, limit) != limit:
-            raise ConfigError("rate_limit", limit, f"give each lane the same for {limit.name!r}: {known[limit.name]}")
-
-
-def check_lanes(
-    lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limit: object = None
-) -> None:
+def check_lanes(lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limit: object = None) -> None:
     """Checks a whole set of lanes.
 
     Raises:

@@ -48,6 +48,11 @@ class RateLimit:
         if self.name is not None:
             check_name("rate_limit.shared", self.name)
 
+    @property
+    def most(self) -> float:
+        """The largest cost that one command may have."""
+        return self.amount if self.burst is None else self.burst
+
     @classmethod
     def per_second(cls, n: float, burst: float | None = None) -> RateLimit:
         """A bucket that refills by `n` tokens a second and starts full.

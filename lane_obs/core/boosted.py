@@ -79,7 +79,7 @@ class BoostedQueue:
         self._compact()
         return record
 
-    def forget(self) -> None:
+    def forget(self, _record: Record) -> None:
         """Notes that one command inside has ended without starting."""
         self._ghosts += 1
         self._compact()

@@ -47,8 +47,8 @@ class Engine:
     """
 
     __slots__ = (
-        "_contention", "_limits", "_schedule", "_shared", "gates", "lanes", "live", "on_throttled", "on_unthrottled", "order",
-        "submitted", "timers",
+        "_contention", "_limits", "_schedule", "_shared", "gates", "lanes", "live", "on_throttled", "on_unthrottled",
+        "order", "submitted", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -132,10 +132,10 @@ class Engine:
             self._line_up(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
-        """Looks anew at what goes next in a lane whose order is not that of submits, or that a rate limit holds back."""
+        """Looks anew at what goes next in a lane that is not plain, or that a rate limit holds back."""
         if not lane.is_plain:
             self.order.look_at(lane, now)
-        if lane.gate is not None:
+        elif lane.gate is not None:
             self.gates.release(lane, now)  # its head may be another one
         self._schedule.settle(now)
 

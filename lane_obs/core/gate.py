@@ -83,9 +83,9 @@ class Gates:
             if when <= now + INSTANT and self._is_behind(lane, gate):
                 self._hold(lane, gate, now)
                 return False
-            if when > due:
+            if when > due + INSTANT:
                 latest, due = gate, when
-        if latest is not None and due > now + INSTANT:
+        if latest is not None:
             self._hold(lane, latest, now)
             return False
         head = lane.ready.peek()

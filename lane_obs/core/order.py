@@ -49,8 +49,8 @@ class Order:
         if boost is None or boost.is_ageing:
             record.level = lane.config.priority
             return
-        by, changes_at = boost.at(now - record.submitted_at, record.deadline)
-        record.level = boost.effective(lane.config.priority, by)
+        age = now - record.submitted_at
+        record.level, changes_at = boost.level(lane.config.priority, age, record.deadline)
         if changes_at != _NEVER:
             record.timer = self._timers.set(record.submitted_at + changes_at, timer.BOOST, record)
 
@@ -85,10 +85,10 @@ class Order:
                 record.waited = (record.waited or NO_WAIT) + WaitByCause(partition=now - record.since)
                 record.since = now
                 record.ready_mark = lane.meter.mark(now)
+        if lane.gate is not None:
+            self._gates.release(lane, now)  # its head may be another one
         priority = self._priority(lane, now)
         if priority != lane.priority:
-            if lane.gate is not None:
-                self._gates.release(lane, now)
             self._schedule.relevel(lane, priority, now)
         else:
             self._schedule.update(lane, now)
@@ -107,8 +107,7 @@ class Order:
         """Works out the level of a lane's head, and when it changes next."""
         boost = lane.config.boost
         assert boost is not None
-        by, changes_at = boost.at(now + INSTANT - head.submitted_at, None)
-        level = boost.effective(lane.config.priority, by)
+        level, changes_at = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
         self._set_alarm(lane, head.submitted_at + changes_at)
         if level != head.level:
             head.level = level

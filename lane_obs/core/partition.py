@@ -239,6 +239,10 @@ class PartitionedQueue:
             assert self._changed is not None
             self._changed(record)
 
+    def is_held(self, record: Record) -> bool:
+        """Whether a ready command inside is behind another one of its partition."""
+        return record.part is not None and self._parts[record.part].head is not record
+
     def take_lined_up(self) -> list[Record]:
         """The commands that became lined up since last asked, other than when they were put in."""
         if not self._lined_up:

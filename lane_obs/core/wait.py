@@ -47,7 +47,8 @@ def between(first: Mark, since: float, last: Mark, until: float) -> WaitByCause:
     slots0, priority0, pause0, scheduler0, rate0, keyed0 = first.totals
     slots1, priority1, pause1, scheduler1, rate1, keyed1 = last.totals
     parts = [
-        slots1 - slots0, priority1 - priority0, pause1 - pause0, scheduler1 - scheduler0, rate1 - rate0, keyed1 - keyed0,
+        slots1 - slots0, priority1 - priority0, pause1 - pause0, scheduler1 - scheduler0, rate1 - rate0,
+        keyed1 - keyed0,
     ]  # fmt: skip
     parts[last.cause] += until - last.begin
     parts[first.cause] -= since - first.begin

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lane_obs import events
 from lane_obs.config import OnExpiry
 from lane_obs.core import timer
-from lane_obs.core.gate import INSTANT
 from lane_obs.core.fact import completed, submitted, told
+from lane_obs.core.gate import INSTANT
 from lane_obs.core.state import State
 from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 # With eager tasks a command may end within its start and free its slot at once, so a wake has a bound of its own:
 # other callbacks of the loop get their turn after this many starts.
 _STARTS_PER_WAKE = 256
-
 
 
 class Dispatcher:

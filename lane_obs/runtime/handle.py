@@ -8,11 +8,11 @@ from contextvars import Context, ContextVar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from lane_obs.command import type_name
+from lane_obs.config import to_cost
 from lane_obs.core.record import Record
 from lane_obs.core.state import FINAL, State
 from lane_obs.errors import NotEnded, WrongLoop
 from lane_obs.events import TraceIds  # noqa: TC001 - msgspec reads the annotation
-from lane_obs.config import to_cost
 from lane_obs.runtime.options import NO_OPTIONS, Options
 
 if TYPE_CHECKING:

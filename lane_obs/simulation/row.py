@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from lane_obs.clock import NS
-from lane_obs.config import MAX_COST
-from lane_obs.errors import TraceError
+from lane_obs.config import to_cost
+from lane_obs.errors import ConfigError, TraceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,8 @@ Outcome = Literal["ok", "fail", "hang"]
 
 _OUTCOMES: dict[str, Outcome] = {"ok": "ok", "fail": "fail", "hang": "hang"}
 _COLUMNS = (
-    "timestamp lane duration command_type outcome fail_attempts deadline cost partition_key ContextTokens GeneratedTokens"
+    "timestamp lane duration command_type outcome fail_attempts deadline cost partition_key"
+    " ContextTokens GeneratedTokens"
 )
 _SPELLING = {column.casefold(): column for column in _COLUMNS.split()}
 MAX_TRACE_SECONDS = 315_576_000  # ten years of 365.25 days
@@ -160,10 +161,10 @@ class Row(msgspec.Struct):
             TraceError: it is no number, negative, or too large.
         """
         text = self.number("cost")
-        value = float(text) if _NUMBER.fullmatch(text) else -1.0
-        if not 0 <= value <= MAX_COST:
-            raise self.reject("cost", f"give a number of zero or more, at most {MAX_COST:.0e}")
-        return value
+        try:
+            return to_cost("cost", float(text) if _NUMBER.fullmatch(text) else text)
+        except ConfigError as error:
+            raise self.reject("cost", error.allowed) from None
 
     def timestamp(self) -> tuple[int, bool]:
         """When the command came, in nanoseconds of its own kind of time, and whether that is ISO 8601.

@@ -10,7 +10,7 @@ import dataclasses
 from fractions import Fraction
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class PlainBucket:
     """A token bucket that is filled up to each instant at which somebody looks."""
 
@@ -39,7 +39,7 @@ class PlainBucket:
         return self.burst
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class PlainWindow:
     """At most `amount` within any `seconds`: it knows all that it let through."""
 
@@ -64,7 +64,7 @@ class PlainWindow:
         return self.amount
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class PlainCommand:
     number: int
     lane: str
@@ -75,12 +75,14 @@ class PlainCommand:
     started: Fraction | None = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class PlainLane:
     priority: int
     slots: int
     limits: list[PlainBucket | PlainWindow]
     keyed: bool = False
+    held: tuple[int, PlainBucket | PlainWindow] | None = None
+    """The command that has to wait, and the limit at which it does, until that lets it through."""
 
 
 def play(lanes: dict[str, PlainLane], commands: list[PlainCommand]) -> list[tuple[int, Fraction]]:
@@ -133,6 +135,11 @@ def _next(
         if not heads:
             continue
         head = heads[0]
+        if lane.held is not None and lane.held[0] == head.number and lane.held[1].wait(head.cost, now):
+            due.append(now + lane.held[1].wait(head.cost, now))
+            spoken_for.append(lane.held[1])
+            continue
+        lane.held = None
         waits = [limit.wait(head.cost, now) for limit in lane.limits]
         behind = any(wait == 0 and limit in spoken_for for wait, limit in zip(waits, lane.limits, strict=True))
         if not behind and not any(waits):
@@ -141,4 +148,5 @@ def _next(
             longest = max(range(len(waits)), key=lambda index: (waits[index], -index))
             due.append(now + waits[longest])
             spoken_for.append(lane.limits[longest])
+            lane.held = head.number, lane.limits[longest]
     return None

@@ -64,7 +64,7 @@ class Model:
             self.away.append(one)
             if self.rng.random() < 0.2:
                 self.queue.peek()  # before it is told of
-            self.queue.forget()
+            self.queue.forget(one)
 
     def start(self) -> None:
         if self.plain:

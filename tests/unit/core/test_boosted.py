@@ -50,7 +50,7 @@ def change(queue: BoostedQueue, one: Record, level: int) -> None:
 
 def end(queue: BoostedQueue, victim: Record) -> None:
     victim.state = State.CANCELLED
-    queue.forget()
+    queue.forget(victim)
 
 
 def places(queue: BoostedQueue) -> int:

@@ -20,7 +20,9 @@ from lane_obs.errors import (
     InternalError,
     InvalidCommand,
     LaneFullError,
+    LaneNotEmpty,
     LaneObsError,
+    LaneRemoved,
     NotEnded,
     NotificationError,
     NotificationRefused,
@@ -44,7 +46,7 @@ from lane_obs.runtime.manager import QueueManager
 from lane_obs.runtime.options import SubmitOptions
 from lane_obs.runtime.queue import CommandQueue
 from lane_obs.runtime.run import run
-from lane_obs.runtime.stats import DrainReport, Explanation, LaneStats, QueueStats
+from lane_obs.runtime.stats import DrainReport, Explanation, LaneStats, QueueStats, RemovedLanes
 from lane_obs.sinks.background import BackgroundSink
 from lane_obs.sinks.emitter import EventEmitter, EventStream
 from lane_obs.sinks.memory import MemorySink
@@ -83,7 +85,9 @@ __all__ = [
     "LaneConfig",
     "LaneEvent",
     "LaneFullError",
+    "LaneNotEmpty",
     "LaneObsError",
+    "LaneRemoved",
     "LaneStats",
     "Logs",
     "MemorySink",
@@ -100,6 +104,7 @@ __all__ = [
     "QueueManagerBuilder",
     "QueueMonitor",
     "QueueStats",
+    "RemovedLanes",
     "RetryAfter",
     "RetryPolicy",
     "Rule",

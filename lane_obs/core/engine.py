@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lane_obs.core.lane import Lane
+from lane_obs.core.removed import Removed
 from lane_obs.core.schedule import Schedule
 from lane_obs.core.state import TRANSITIONS, State
 from lane_obs.core.wait import Contention, Mode, between
@@ -21,6 +22,7 @@ _READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED
 _SUCCEEDED = State.SUCCEEDED
 _FOLLOWING = dict(TRANSITIONS)
 _FREE = Mode.FREE
+_SPARE_LEVELS = 64
 
 
 class Engine:
@@ -32,7 +34,7 @@ class Engine:
         now: clock seconds.
     """
 
-    __slots__ = ("_contention", "_schedule", "lanes", "live", "submitted")
+    __slots__ = ("_contention", "_schedule", "lanes", "live", "removed", "submitted")
 
     def __init__(self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, now: float) -> None:
         self._contention = Contention(now)
@@ -41,15 +43,33 @@ class Engine:
         self.live = 0
         """Commands that have not ended."""
         self.submitted = 0
+        self.removed = Removed()
         for name, config in lanes.items():
-            lane = self.lanes[name] = Lane(name, config, self._contention, now)
-            self._schedule.add(lane, now)
-        self._schedule.settle(now)  # reservations may hold the whole queue
+            self.add_lane(name, config, now)
 
     @property
     def max_concurrency(self) -> int | None:
         """The queue-wide bound."""
         return self._schedule.limit
+
+    def add_lane(self, name: str, config: LaneConfig, now: float) -> Lane:
+        """Takes in a new lane, already checked."""
+        lane = self.lanes[name] = Lane(name, config, self._contention, now)
+        self._schedule.add(lane, now)
+        self._schedule.settle(now)  # reservations may hold the whole queue
+        return lane
+
+    def remove_lane(self, lane: Lane, now: float) -> None:
+        """Lets a lane go that has no live command."""
+        del self.lanes[lane.name]
+        self.removed.take(lane, now)
+        self._schedule.remove(lane)
+        self._schedule.settle(now)
+        if self._contention.level_count > 2 * len(self.lanes) + _SPARE_LEVELS:
+            self._forget_levels()
+
+    def _forget_levels(self) -> None:
+        self._contention.forget_levels(frozenset(lane.priority for lane in self.lanes.values()))
 
     def lane(self, name: str) -> Lane:
         """The lane of this name.
@@ -202,7 +222,7 @@ class Engine:
         """Gives a lane other policies, already checked. Running commands stay as they are."""
         lane.apply(config)
         self._schedule.reline(lane, self.lanes.values(), now)
-        self._contention.forget_levels(frozenset(other.priority for other in self.lanes.values()))
+        self._forget_levels()
 
     @staticmethod
     def _move(record: Record, state: State) -> None:
@@ -215,5 +235,5 @@ class Engine:
         record.state = state
 
     def total(self, state: State) -> int:
-        """How many commands of all lanes are, or ended, in `state`."""
-        return sum(lane.counts[state] for lane in self.lanes.values())
+        """How many commands are, or ended, in `state`: of all lanes, those that were removed included."""
+        return self.removed.ended.get(state, 0) + sum(lane.counts[state] for lane in self.lanes.values())

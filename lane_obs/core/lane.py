@@ -27,6 +27,7 @@ class Lane:
         "config",
         "counts",
         "is_durable",
+        "is_open",
         "max",
         "meter",
         "min",
@@ -51,6 +52,8 @@ class Lane:
         self.paused = False
         self.is_durable = False
         """Whether its commands are kept in a storage. The queue sets it."""
+        self.is_open = True
+        """Whether it takes commands. It does not while it is being removed."""
         self.served = 0
         self.turn: Turn | None = None
         self.apply(config)
@@ -109,6 +112,11 @@ class Lane:
     def pending(self) -> int:
         """Commands that wait: ready, delayed and backing off."""
         return sum(self.counts[state] for state in PENDING)
+
+    @property
+    def live(self) -> int:
+        """Commands that have not ended."""
+        return self.pending + self.counts[State.RUNNING]
 
     def ended(self) -> dict[str, int]:
         """Commands that ended in this lane, by final state."""

@@ -32,7 +32,9 @@ from lane_obs.errors import (
     InternalError,
     InvalidCommand,
     LaneFullError,
+    LaneNotEmpty,
     LaneObsError,
+    LaneRemoved,
     NotEnded,
     NotificationError,
     NotificationRefused,
@@ -56,7 +58,7 @@ from lane_obs.runtime.manager import QueueManager
 from lane_obs.runtime.options import SubmitOptions
 from lane_obs.runtime.queue import CommandQueue
 from lane_obs.runtime.run import run
-from lane_obs.runtime.stats import DrainReport, Explanation, LaneStats, QueueStats
+from lane_obs.runtime.stats import DrainReport, Explanation, LaneStats, QueueStats, RemovedLanes
 from lane_obs.sinks.background import BackgroundSink
 from lane_obs.sinks.emitter import EventEmitter, EventStream
 from lane_obs.sinks.memory import MemorySink
@@ -95,7 +97,9 @@ __all__ = [
     "LaneConfig",
     "LaneEvent",
     "LaneFullError",
+    "LaneNotEmpty",
     "LaneObsError",
+    "LaneRemoved",
     "LaneStats",
     "Logs",
     "MemorySink",
@@ -116,6 +120,7 @@ __all__ = [
     "QueueMonitor",
     "QueueStats",
     "RateLimit",
+    "RemovedLanes",
     "RetryAfter",
     "RetryPolicy",
     "Rule",

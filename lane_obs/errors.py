@@ -6,10 +6,11 @@ Errors about bad input also derive from the built-in that Python users expect (`
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping
 
     from lane_obs.runtime.stats import DrainReport
 
@@ -19,6 +20,7 @@ MAX_SECONDS: Final = 100 * 365.25 * 86_400
 
 
 _MAX_TEXT = 1_000
+_MAX_NAMES = 20
 
 
 def error_text(error: BaseException) -> str:
@@ -54,12 +56,41 @@ class ConfigError(LaneObsError, ValueError):
 
 
 class UnknownLane(LaneObsError, LookupError):
-    """No lane has this name. The message lists the known ones."""
+    """No lane has this name. The message lists the known ones, the first of them where they are many."""
 
-    def __init__(self, lane: object, known: Iterable[str]) -> None:
-        names = ", ".join(repr(name) for name in known) or "none"
-        super().__init__(f"unknown lane {lane!r}; known lanes: {names}")
+    reason: ClassVar[str] = "unknown_lane"
+    """Why a submit was refused, as events and metrics have it."""
+
+    def __init__(self, lane: object, known: Collection[str]) -> None:
+        names = [repr(name) for name in islice(known, _MAX_NAMES)] or ["none"]
+        more = f" and {len(known) - _MAX_NAMES} more" if len(known) > _MAX_NAMES else ""
+        super().__init__(f"unknown lane {lane!r}; known lanes: {', '.join(names)}{more}")
         self.lane = lane
+
+
+class LaneRemoved(UnknownLane):
+    """The lane is being removed and takes no new work. Another lane may; trying again does not help."""
+
+    reason = "removed"
+
+    def __init__(self, lane: str) -> None:
+        super(UnknownLane, self).__init__(f"lane {lane!r} is being removed and takes no new work")
+        self.lane = lane
+
+
+class LaneNotEmpty(LaneObsError, TimeoutError):
+    """A lane had commands left when the time for its removal was over. It stays, and takes commands again.
+
+    Attributes:
+        lane: the lane's name.
+        left: commands that are left, by state.
+    """
+
+    def __init__(self, lane: str, left: Mapping[str, int]) -> None:
+        parts = ", ".join(f"{count} {state}" for state, count in left.items()) or "commands on their way in"
+        super().__init__(f"lane {lane!r} was not removed, it is not empty: {parts}")
+        self.lane = lane
+        self.left = left
 
 
 class UnknownCommand(LaneObsError, LookupError):

@@ -15,7 +15,7 @@ from lane_obs.config.check import (
 from lane_obs.config.file import load_lanes
 from lane_obs.config.lane import DEFAULT_LANES, LaneConfig, OnCrash, OnExpiry, Overflow, QueueConfig, check_lanes
 from lane_obs.config.partitions import Partitions
-from lane_obs.config.rate_limit import RateLimit, to_cost, to_rate_limits
+from lane_obs.config.rate_limit import RateLimit, check_shared, to_cost, to_rate_limits
 from lane_obs.config.retry import Jitter, RetryPolicy
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "check_lanes",
     "check_methods",
     "check_name",
+    "check_shared",
     "load_lanes",
     "to_choice",
     "to_cost",

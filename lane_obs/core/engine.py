@@ -9,6 +9,7 @@ from lane_obs.core.gate import Gate, Gates
 from lane_obs.core.lane import Lane
 from lane_obs.core.limit import make_limiter
 from lane_obs.core.order import Order
+from lane_obs.core.removed import Removed
 from lane_obs.core.schedule import Schedule
 from lane_obs.core.state import TRANSITIONS, State
 from lane_obs.core.timer import Timers
@@ -26,6 +27,7 @@ _READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED
 _SUCCEEDED = State.SUCCEEDED
 _FOLLOWING = dict(TRANSITIONS)
 _FREE = Mode.FREE
+_SPARE_LEVELS = 64
 
 
 class Engine:
@@ -48,7 +50,7 @@ class Engine:
 
     __slots__ = (
         "_contention", "_limits", "_schedule", "_shared", "gates", "lanes", "live", "on_throttled", "on_unthrottled",
-        "order", "submitted", "timers",
+        "order", "removed", "submitted", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -72,27 +74,61 @@ class Engine:
         self.live = 0
         """Commands that have not ended."""
         self.submitted = 0
+        self.removed = Removed()
         for name, config in lanes.items():
-            lane = self.lanes[name] = Lane(name, config, self._contention, now)
-            self._set_gates(lane, now)
-            self._schedule.add(lane, now)
-        self._schedule.settle(now)  # reservations may hold the whole queue
+            self.add_lane(name, config, now)
 
     def _set_gates(self, lane: Lane, now: float) -> None:
         own = tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits)
+        self._drop_gates(lane)
         lane.gates = self._limits + own
 
+    def _drop_gates(self, lane: Lane) -> None:
+        """Lets go of a lane's rate limits; those that nobody shares any more are forgotten."""
+        for gate in lane.gates[len(self._limits) :]:
+            gate.users -= 1
+            if not gate.users and gate.limit.name is not None:
+                del self._shared[gate.limit.name]
+
     def _gate_of(self, limit: RateLimit, now: float) -> Gate:
-        if limit.name is None:
-            return Gate(make_limiter(limit, now), None)
-        if limit.name not in self._shared:
-            self._shared[limit.name] = Gate(make_limiter(limit, now), limit.name)
-        return self._shared[limit.name]
+        gate = self._shared.get(limit.name) if limit.name is not None else None
+        if gate is None:
+            gate = Gate(limit, make_limiter(limit, now))
+            if limit.name is not None:
+                self._shared[limit.name] = gate
+        gate.users += 1
+        return gate
+
+    @property
+    def shared_limits(self) -> list[RateLimit]:
+        """The rate limits that lanes share, each once."""
+        return [gate.limit for gate in self._shared.values()]
 
     @property
     def max_concurrency(self) -> int | None:
         """The queue-wide bound."""
         return self._schedule.limit
+
+    def add_lane(self, name: str, config: LaneConfig, now: float) -> Lane:
+        """Takes in a new lane, already checked."""
+        lane = self.lanes[name] = Lane(name, config, self._contention, now)
+        self._set_gates(lane, now)
+        self._schedule.add(lane, now)
+        self._schedule.settle(now)  # reservations may hold the whole queue
+        return lane
+
+    def remove_lane(self, lane: Lane, now: float) -> None:
+        """Lets a lane go that has no live command."""
+        del self.lanes[lane.name]
+        self.removed.take(lane, now)
+        self._schedule.remove(lane)
+        self._drop_gates(lane)
+        self._schedule.settle(now)
+        if self._contention.level_count > 2 * len(self.lanes) + _SPARE_LEVELS:
+            self._forget_levels()
+
+    def _forget_levels(self) -> None:
+        self._contention.forget_levels(frozenset(lane.priority for lane in self.lanes.values()))
 
     def lane(self, name: str) -> Lane:
         """The lane of this name.
@@ -294,7 +330,7 @@ class Engine:
             self._set_gates(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
         self.look_at(lane, now)
-        self._contention.forget_levels(frozenset(other.priority for other in self.lanes.values()))
+        self._forget_levels()
 
     @staticmethod
     def _move(record: Record, state: State) -> None:
@@ -307,5 +343,5 @@ class Engine:
         record.state = state
 
     def total(self, state: State) -> int:
-        """How many commands of all lanes are, or ended, in `state`."""
-        return sum(lane.counts[state] for lane in self.lanes.values())
+        """How many commands are, or ended, in `state`: of all lanes, those that were removed included."""
+        return self.removed.ended.get(state, 0) + sum(lane.counts[state] for lane in self.lanes.values())

@@ -14,6 +14,7 @@ from lane_obs.core import timer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lane_obs.config import RateLimit
     from lane_obs.core.lane import Lane, Turn
     from lane_obs.core.limit import Limiter
     from lane_obs.core.schedule import Schedule
@@ -27,15 +28,17 @@ class Gate:
     """One limiter, and the lanes whose head it holds back.
 
     Args:
+        limit: what it allows.
         limiter: the limiter.
-        name: of a limit that several lanes share; `None` for one of a lane's own.
     """
 
-    __slots__ = ("limiter", "name", "timer", "waiting")
+    __slots__ = ("limit", "limiter", "timer", "users", "waiting")
 
-    def __init__(self, limiter: Limiter, name: str | None) -> None:
+    def __init__(self, limit: RateLimit, limiter: Limiter) -> None:
+        self.limit = limit
         self.limiter = limiter
-        self.name = name
+        self.users = 0
+        """How many lanes have it."""
         self.timer: Entry | None = None
         self.waiting: list[Turn] = []
         """A heap; a lane that waits here no more stays inside until it comes to the top."""

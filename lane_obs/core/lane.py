@@ -46,6 +46,7 @@ class Lane:
         "gate_turn",
         "gates",
         "is_durable",
+        "is_open",
         "is_plain",
         "is_quick",
         "max",
@@ -72,7 +73,7 @@ class Lane:
         self._waits_with: Mark | None = None
         self.paused = False
         self.is_durable = False
-        """Whether its commands are kept in a storage; see `keep`."""
+        """Whether its commands are kept in a storage. The queue sets it, and `is_open`; `set_quick` follows."""
         self.gates: tuple[Gate, ...] = ()
         """Its rate limits."""
         self.gate: Gate | None = None
@@ -84,6 +85,8 @@ class Lane:
         self.alarm: Entry | None = None
         """When the priority of its head rises by age."""
         self._rounds = 0
+        self.is_open = True
+        """Whether it takes commands. It does not while it is being removed."""
         self.served = 0
         self.turn: Turn | None = None
         self.apply(config)
@@ -98,13 +101,12 @@ class Lane:
         """That of its head, where it boosts."""
         self.is_plain = config.boost is None and config.partitions is None
         """Whether its order is that of submits, and its priority always the same."""
-        self.is_quick = self.is_plain and config.max_pending is None and not self.is_durable
-        """Whether a command can enter it without more ado."""
+        self.set_quick()
 
-    def keep(self) -> None:
-        """Has its commands kept in a storage."""
-        self.is_durable = True
-        self.is_quick = False
+    def set_quick(self) -> None:
+        """Works out whether a command can enter it without more ado: after each change of what that depends on."""
+        bound = self.config.max_pending
+        self.is_quick = self.is_plain and self.is_open and not self.is_durable and bound is None
 
     def assign(self, command_type: str, key: str | None) -> Hashable:
         """The partition of a new command; `None` for none.
@@ -184,6 +186,11 @@ class Lane:
     def pending(self) -> int:
         """Commands that wait: ready, delayed and backing off."""
         return sum(self.counts[state] for state in PENDING)
+
+    @property
+    def live(self) -> int:
+        """Commands that have not ended."""
+        return self.pending + self.counts[State.RUNNING]
 
     def ended(self) -> dict[str, int]:
         """Commands that ended in this lane, by final state."""

@@ -64,6 +64,14 @@ class Schedule:
         self._held += lane.min
         self.update(lane, now)
 
+    def remove(self, lane: Lane) -> None:
+        """Lets a lane go that runs nothing; `settle` afterwards."""
+        self._lanes -= 1
+        self._held -= lane.min
+        lane.turn = None
+        self._compact(self._reserved)
+        self._compact(self._shared)
+
     def ask(self, lane: Lane) -> None:
         """Lines the lane up if it may start and is not lined up yet."""
         if lane.turn is not None or not lane.counts[_READY]:
@@ -79,6 +87,9 @@ class Schedule:
             if len(lone) == 1 and lone[0][3].turn is lone[0]:
                 lone[0] = self._new_turn(lone[0][3])
         heappush(heap, self._new_turn(lane))
+        self._compact(heap)
+
+    def _compact(self, heap: list[Turn]) -> None:
         # A lane has one turn at most, so a heap longer than the lanes holds turns that were given up.
         if len(heap) > 2 * self._lanes + _COMPACT_FLOOR:
             heap[:] = [turn for turn in heap if turn[3].turn is turn]

@@ -120,6 +120,11 @@ class Contention:
         current = now - self._since if self.mode is not Mode.FREE and self.top == priority else 0.0
         return self._levels.get(priority, 0.0) + current
 
+    @property
+    def level_count(self) -> int:
+        """Of how many priorities totals are kept."""
+        return len(self._levels)
+
     def forget_levels(self, priorities: frozenset[int]) -> None:
         """Drops the totals of priorities that no lane has any more."""
         self._levels = {level: total for level, total in self._levels.items() if level in priorities}

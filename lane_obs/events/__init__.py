@@ -44,10 +44,12 @@ from lane_obs.events.command import (
 )
 from lane_obs.events.event import LaneEvent
 from lane_obs.events.queue import (
+    LaneAdded,
     LaneChanged,
     LaneIdle,
     LanePaused,
     LanePressure,
+    LaneRemoved,
     LaneResumed,
     LaneStateEvent,
     LaneThrottled,
@@ -105,11 +107,13 @@ __all__ = [
     "CommandUnsuccessful",
     "DeadLetterEvicted",
     "DeadLetterRequeued",
+    "LaneAdded",
     "LaneChanged",
     "LaneEvent",
     "LaneIdle",
     "LanePaused",
     "LanePressure",
+    "LaneRemoved",
     "LaneResumed",
     "LaneStateEvent",
     "LaneThrottled",

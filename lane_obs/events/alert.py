@@ -20,6 +20,7 @@ class AlertEvent(TracedEvent, frozen=True):
         lane: the lane; `None` for an alert about the whole queue.
         active_seconds: for how long it has been, or had been, active.
         silenced: whether notifications are held back by a silence.
+        reason: why it is over, where it is not that less was measured: `lane_removed`.
         trace: the span of the command that tipped it, where one is known.
     """
 
@@ -31,6 +32,7 @@ class AlertEvent(TracedEvent, frozen=True):
     lane: str | None = None
     active_seconds: float = 0.0
     silenced: bool = False
+    reason: str = ""
 
 
 class AlertPending(AlertEvent, frozen=True):

@@ -60,6 +60,20 @@ class LaneChanged(LaneStateEvent, frozen=True):
     changes: dict[str, str]
 
 
+class LaneAdded(LaneStateEvent, frozen=True):
+    """The queue has a new lane; `policies` are those that differ from the default ones, by field."""
+
+    key: ClassVar[str] = "queue.lane.added"
+    policies: dict[str, str]
+
+
+class LaneRemoved(LaneStateEvent, frozen=True):
+    """The queue has a lane less; `ended` counts the commands that ended in it, by final state."""
+
+    key: ClassVar[str] = "queue.lane.removed"
+    ended: dict[str, int]
+
+
 class QueueStarted(LaneEvent, frozen=True):
     """The queue started to run commands."""
 

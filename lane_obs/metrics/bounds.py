@@ -33,6 +33,10 @@ class Bounds:
         self._by_lane = {lane: _checked(f"buckets.{lane}", bounds) for lane, bounds in by_lane.items()}
         self._others = BUCKETS if isinstance(buckets, Mapping) else _checked("buckets", buckets)
 
+    def of(self, lane: str) -> tuple[float, ...]:
+        """The bounds of one lane."""
+        return self._by_lane.get(lane, self._others)
+
     def of_lanes(self, lanes: Iterable[str]) -> dict[str, tuple[float, ...]]:
         """The bounds by lane.
 
@@ -41,7 +45,7 @@ class Bounds:
         """
         names = tuple(lanes)
         check_keys("buckets.", self._by_lane, names, "lane")
-        return {lane: self._by_lane.get(lane, self._others) for lane in names}
+        return {lane: self.of(lane) for lane in names}
 
 
 def _checked(field: str, bounds: Sequence[float]) -> tuple[float, ...]:

@@ -22,8 +22,8 @@ REJECT_REASONS: Final = ("full", "shutting_down", "storage")
 UNKNOWN_LANE: Final = "unknown"
 """The lane of all submits to lanes that do not exist: whatever a submitter invents must not become a series."""
 
-UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down")
-"""Why such a submit is refused."""
+UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down", "removed")
+"""Why such a submit is refused. One to a lane that is being removed is among them: the lane's own series go with it."""
 
 STATES: Final = ("ready", "delayed", "backoff")
 """The states of commands that wait."""
@@ -42,11 +42,12 @@ OTHER_TYPE: Final = "other"
 
 LABELS: Final = {
     "queue": "The name given to the exporter, `default` unless it is told another.",
-    "lane": "The lane. `unknown` stands for all lanes that do not exist; empty is an alert about the whole queue.",
+    "lane": "The lane. `unknown` stands for all lanes that do not exist or are being removed; empty is an alert "
+    "about the whole queue.",
     "outcome": "`ok`, `error` (raised, or dropped from a full lane), `timeout`, `cancelled`, `expired` (its deadline "
     "passed). Refused submits and dead letters are counted apart. Of a notification: `sent`, `retried`, `failed`, "
     "`dropped`.",
-    "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`, "
+    "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`, `removed`, "
     "`storage` (it could not be saved). Of a kept command: `unknown_lane`, `unregistered`. Of a sink's "
     "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
     "state": "`ready`, `delayed`, `backoff`.",

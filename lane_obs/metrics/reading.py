@@ -15,7 +15,8 @@ from lane_obs.metrics.catalogue import Metric
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lane_obs.metrics.tally import LaneTally, Tally
+    from lane_obs.metrics.lane_tally import LaneTally
+    from lane_obs.metrics.tally import Tally
 
 Labels: TypeAlias = tuple[str, ...]
 Rows: TypeAlias = dict[Metric, list[tuple[Labels, Any]]]
@@ -90,7 +91,7 @@ class Reader:
     def __init__(self, tally: Tally, bus: Any) -> None:
         self._tally = tally
         self._bus = bus
-        self._shown: dict[Labels, float] = {}
+        self._shown: dict[tuple[LaneTally, Labels], float] = {}
         self._showing = threading.Lock()
 
     def read(self, stats: Any) -> Rows:
@@ -100,7 +101,8 @@ class Reader:
             stats: the queue's statistics now.
         """
         rows: Rows = {metric: [] for metric in catalogue.CATALOGUE}
-        for name, tally in self._tally.lanes.items():
+        lanes = {name: tally for name, tally in self._tally.lanes.copy().items() if name in stats.lanes}
+        for name, tally in lanes.items():
             lane = stats.lanes[name]
             for metric, read in _FROM_TALLY.items():
                 rows[metric] += _spread(name, read(tally))
@@ -108,7 +110,7 @@ class Reader:
                 rows[metric] += _spread(name, read_stats(lane))
             ended = 0.0 if tally.last_end is None else tally.last_end + self._bus.wall_offset
             rows[catalogue.LAST_FINISH].append(((name,), ended))
-        rows[catalogue.BLOCKED] = self._never_down(rows[catalogue.BLOCKED])
+        rows[catalogue.BLOCKED] = self._never_down(rows[catalogue.BLOCKED], lanes)
         rows[catalogue.REJECTED] += self._tally.rejected.copy().items()
         rows[catalogue.DISPATCH_DELAY].append(((), self._tally.dispatch))
         rows[catalogue.LOOP_LAG].append(((), self._from_sink("loop_lag")))
@@ -127,13 +129,14 @@ class Reader:
         found: Histogram | None = self._bus.histogram(name)
         return found or _EMPTY
 
-    def _never_down(self, rows: list[tuple[Labels, float]]) -> list[tuple[Labels, float]]:
+    def _never_down(self, rows: list[tuple[Labels, float]], lanes: dict[str, LaneTally]) -> list[tuple[Labels, float]]:
         """These totals are sums of several numbers, which may have been read in the middle of a change."""
-        shown = self._shown
         with self._showing:
+            before, self._shown = self._shown, {}
             for labels, total in rows:
-                shown[labels] = max(total, shown.get(labels, 0.0))
-            return [(labels, shown[labels]) for labels, _ in rows]
+                key = lanes[labels[0]], labels  # a lane may be removed, and another of its name added
+                self._shown[key] = max(total, before.get(key, 0.0))
+            return [(labels, total) for (_, labels), total in self._shown.items()]
 
     def _add_sinks(self, rows: Rows, sinks: Iterable[Any]) -> None:
         same: dict[str, list[Any]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
@@ -9,18 +10,12 @@ from lane_obs import events
 from lane_obs.core.fact import completed, started, submitted, told, traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.core.wait import part_between
-from lane_obs.metrics.catalogue import (
-    NOTIFIED,
-    OTHER_TYPE,
-    OUTCOMES,
-    REJECT_REASONS,
-    RETRY_REASONS,
-    UNKNOWN_LANE,
-    UNKNOWN_REASONS,
-)
+from lane_obs.errors import LaneRemoved
+from lane_obs.metrics.catalogue import BUCKETS, NOTIFIED, REJECT_REASONS, UNKNOWN_LANE, UNKNOWN_REASONS
+from lane_obs.metrics.lane_tally import LaneTally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from lane_obs.core.fact import Fact
     from lane_obs.events import LaneEvent, TraceIds
@@ -31,111 +26,53 @@ _UNSUCCESSFUL: Final[dict[type[LaneEvent], str]] = {
     events.CommandCancelled: "cancelled",
     events.CommandExpired: "expired",
 }
+_LANE_SETS: Final = frozenset({events.LaneAdded, events.LaneRemoved})
 _NOTIFIED_BY: Final = {events.AlertNotified: "sent", events.AlertNotificationDropped: "dropped"}
 _ALERT_DEFAULTS: Final = ("", "warning", None)
 _MOST_ALERTS: Final = 1_000
 _SCHEDULER: Final = events.CAUSES.index("scheduler")
 
 
-class LaneTally:
-    """What the events say about one lane.
-
-    Attributes:
-        submitted, recovered, boosted, dead, evicted, requeued: commands and dead letters so far.
-        completed: commands that succeeded; each ended one attempt with `ok`, too.
-        unsuccessful, attempts: commands and attempts that ended otherwise, by outcome.
-        retries: attempts that another one follows, by reason.
-        unsuccessful_total, attempts_total, retries_total: the sums of these three.
-        last_bad: the trace of the attempt that failed last; `None` when none has, or none is traced.
-        last_end: when a command last ended, in the clock's seconds; `None` before the first.
-        wait, end_to_end: see the catalogue.
-        durations: run times of attempts by type of command; all under `None` when types are not told apart.
-        duration: the run times under `None`.
-    """
-
-    __slots__ = (
-        "attempts",
-        "attempts_total",
-        "boosted",
-        "bounds",
-        "completed",
-        "dead",
-        "duration",
-        "durations",
-        "end_to_end",
-        "evicted",
-        "last_bad",
-        "last_end",
-        "recovered",
-        "requeued",
-        "retries",
-        "retries_total",
-        "submitted",
-        "unsuccessful",
-        "unsuccessful_total",
-        "wait",
-    )  # fmt: skip
-
-    submitted: int
-    recovered: int
-    boosted: int
-    completed: int
-    dead: int
-    evicted: int
-    requeued: int
-    unsuccessful_total: int
-    attempts_total: int
-    retries_total: int
-    unsuccessful: dict[str, int]
-    attempts: dict[str, int]
-    retries: dict[str, int]
-    wait: Histogram
-    duration: Histogram
-    end_to_end: Histogram
-
-    def __init__(self, bounds: Sequence[float], *, by_type: bool = False) -> None:
-        self.submitted = self.completed = self.recovered = self.dead = self.evicted = self.requeued = 0
-        self.boosted = 0
-        self.unsuccessful_total = self.attempts_total = self.retries_total = 0
-        self.last_end: float | None = None
-        self.last_bad: TraceIds | None = None
-        self.unsuccessful = dict.fromkeys(OUTCOMES[1:], 0)
-        self.attempts = dict.fromkeys(OUTCOMES[1:], 0)
-        self.retries = dict.fromkeys(RETRY_REASONS, 0)
-        self.bounds = tuple(bounds)
-        self.wait = Histogram(bounds)
-        self.duration = Histogram(bounds)
-        self.end_to_end = Histogram(bounds)
-        self.durations: dict[str | None, Histogram] = {OTHER_TYPE if by_type else None: self.duration}
-
-
 class Tally:
     """What the events say about one queue. It is changed on the queue's loop and may be read on any thread.
 
     Args:
-        bounds: upper bounds of the histograms, by lane name.
+        bounds: upper bounds of the histograms, by the names of the lanes that there are.
         command_types: how many types of commands have run times of their own: the first that are seen. All others
             share one, so that no command ever moves from one to another. 0: types are not told apart.
+        bounds_of: gives those of a lane that is added later.
 
     Attributes:
         lanes: what they say about each lane.
+        removed: sums over the lanes that were removed, by the bounds of their histograms.
         dispatch: the scheduler's own lateness.
         rejected: submits refused, by lane and reason.
         alerts: the severities at which each alert fires, by its name and its lane, which is empty for the queue's.
         notified: notifications of alerts, by notifier and what became of them.
     """
 
-    def __init__(self, bounds: Mapping[str, Sequence[float]], command_types: int = 0) -> None:
-        self.lanes = {lane: LaneTally(own, by_type=command_types > 0) for lane, own in bounds.items()}
+    def __init__(
+        self,
+        bounds: Mapping[str, Sequence[float]],
+        command_types: int = 0,
+        bounds_of: Callable[[str], Sequence[float]] = lambda _: BUCKETS,
+    ) -> None:
+        self.lanes: dict[str, LaneTally] = {}
+        self.removed: dict[tuple[float, ...], LaneTally] = {}
         self.dispatch = Histogram(QUICK_BOUNDS)
-        self.rejected = {(lane, reason): 0 for lane in bounds for reason in REJECT_REASONS}
-        self.rejected |= {(UNKNOWN_LANE, reason): 0 for reason in UNKNOWN_REASONS}
+        self.rejected = {(UNKNOWN_LANE, reason): 0 for reason in UNKNOWN_REASONS}
+        self._bounds_of = bounds_of
+        self._lane_alerts: dict[str, None] = {}
         self.alerts: dict[tuple[str, str], set[str]] = {}
         self.notified: dict[tuple[str, str], int] = {}
         self._types: set[str] = set()
         self._most_types = command_types
+        for lane, own in bounds.items():
+            self._add(lane, own)
         self._others: dict[Any, Callable[[Fact], None]] = {
             events.CommandRejected: self._reject,
+            events.LaneAdded: self._add_lane,
+            events.LaneRemoved: self._remove_lane,
             events.DeadLetterEvicted: self._evict,
             events.DeadLetterRequeued: self._requeue,
             events.AlertFiring: self._alert,
@@ -145,6 +82,29 @@ class Tally:
             events.AlertNotificationFailed: self._notify,
             events.AlertNotificationDropped: self._notify,
         }
+
+    def _add(self, lane: str, bounds: Sequence[float]) -> None:
+        self.lanes[lane] = LaneTally(bounds, by_type=self._most_types > 0)
+        self.rejected |= {(lane, reason): 0 for reason in REJECT_REASONS}
+
+    def _add_lane(self, fact: Fact) -> None:
+        lane = fact[2]
+        if lane not in self.lanes:  # it may have been there already when the counting began
+            self._add(lane, self._bounds_of(lane))
+            if self._alerts_begin:
+                self._begin_alerts(self._lane_alerts, [lane])
+
+    def _remove_lane(self, fact: Fact) -> None:
+        lane = fact[2]
+        gone = self.lanes.pop(lane)
+        known = self.removed.get(gone.bounds)
+        if known is None:
+            known = self.removed[gone.bounds] = LaneTally(gone.bounds)
+        known.add(gone)
+        for reason in REJECT_REASONS:
+            self.rejected.pop((lane, reason), None)
+        for alert in self._lane_alerts:
+            self.alerts.pop((alert, lane), None)
 
     def fold(self, facts: Sequence[Fact], wall_offset: float) -> None:
         """Counts a batch.
@@ -165,6 +125,12 @@ class Tally:
                 ends.append(fact)
             else:
                 others.append(fact)
+                if build in _LANE_SETS:  # what came before is about the lanes that there were
+                    self._count(starts, ends, others, wall_offset)
+                    starts, ends, others = [], [], []
+        self._count(starts, ends, others, wall_offset)
+
+    def _count(self, starts: list[Fact], ends: list[Fact], others: list[Fact], wall_offset: float) -> None:
         self._start(starts, wall_offset)
         self._complete(ends, wall_offset)
         for fact in others:
@@ -267,7 +233,7 @@ class Tally:
 
     def _reject(self, fact: Fact) -> None:
         lane, reason = fact[2], fact[4]
-        key = (lane if lane in self.lanes else UNKNOWN_LANE, reason)
+        key = (lane if lane in self.lanes and reason != LaneRemoved.reason else UNKNOWN_LANE, reason)
         self.rejected[key] = self.rejected.get(key, 0) + 1
 
     def _evict(self, fact: Fact) -> None:
@@ -279,15 +245,27 @@ class Tally:
 
     def _watch(self, fact: Fact) -> None:
         """Alerts begin at zero, so that their first firing is a change, unless that would be a series too many."""
-        lane_alerts, queue_alerts = fact[2], fact[3]
-        lanes = self.lanes if len(lane_alerts) * len(self.lanes) <= _MOST_ALERTS else ()
-        for key in [(alert, "") for alert in queue_alerts] + [(alert, lane) for alert in lane_alerts for lane in lanes]:
-            self.alerts.setdefault(key, set())
+        self._lane_alerts |= dict.fromkeys(fact[2])
+        self._begin_alerts(fact[3], [""])
+        if self._alerts_begin:
+            self._begin_alerts(self._lane_alerts, self.lanes)
         self.notified |= {(name, outcome): 0 for name in fact[4] for outcome in NOTIFIED} | self.notified
+
+    @property
+    def _alerts_begin(self) -> bool:
+        return len(self._lane_alerts) * len(self.lanes) <= _MOST_ALERTS
+
+    def _begin_alerts(self, alerts: Iterable[str], lanes: Iterable[str]) -> None:
+        for key in itertools.product(alerts, lanes):
+            self.alerts.setdefault(key, set())
 
     def _alert(self, fact: Fact) -> None:
         fields: list[Any] = [*fact[2:8], *_ALERT_DEFAULTS[len(fact) - 5 :]]
         rule, alert, severity, lane = fields[0], *fields[3:]
+        if lane is not None:
+            if lane not in self.lanes:  # it was removed, and the alert with it
+                return
+            self._lane_alerts[alert or rule] = None
         severities = self.alerts.setdefault((alert or rule, lane or ""), set())
         (severities.add if fact[0] is events.AlertFiring else severities.discard)(severity)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from lane_obs.alerts.expression import Expression, Leaf, Per
 
 Column: TypeAlias = "Sequence[Any]"
+Layout: TypeAlias = "tuple[int, ...]"
 
 _MOST_POINTS: Final = 60
 """Of each window this many points are kept at most: a window is then too short by a sixtieth at worst."""
@@ -25,10 +26,18 @@ class History:
     Args:
         wanted: the expressions to be worked out, and for what.
         read: gives the column of a leaf, one value for each lane, or one for the queue.
+        read_removed: gives what a leaf has counted in lanes that are gone.
     """
 
-    def __init__(self, wanted: Iterable[tuple[Expression, Per]], read: Callable[[Leaf], Column]) -> None:
+    def __init__(
+        self,
+        wanted: Iterable[tuple[Expression, Per]],
+        read: Callable[[Leaf], Column],
+        read_removed: Callable[[Leaf], Column],
+    ) -> None:
         self._read = read
+        self._read_removed = read_removed
+        self._layout: Layout = ()
         self._leaves: dict[tuple[Leaf, Per], None] = {}
         windows: dict[float, dict[tuple[Leaf, Per], None]] = {}
         for expression, per in wanted:
@@ -40,19 +49,27 @@ class History:
         self._columns: dict[tuple[Leaf, Per], Column] = {}
         self._at = self._step = 0.0
 
-    def take(self, now: float) -> None:
-        """Reads everything at this moment, in the clock's seconds."""
+    def take(self, now: float, layout: Layout) -> None:
+        """Reads everything.
+
+        Args:
+            now: this moment, in the clock's seconds.
+            layout: which lanes the columns have, in order; see `Source`.
+        """
         whole: dict[Leaf, Column] = {}
         columns: dict[tuple[Leaf, Per], Column] = {}
         for leaf, per in self._leaves:
             column = whole.get(leaf)
             if column is None:
                 column = whole[leaf] = self._read(leaf)
-            columns[leaf, per] = _folded(column, leaf) if per == "queue" and leaf.is_of_lanes else column
+            if per == "queue" and leaf.is_of_lanes:
+                column = _folded([*column, *self._read_removed(leaf)], leaf)
+            columns[leaf, per] = column
         self._step = now - self._at
+        self._layout = layout
         self._columns, self._at = columns, now
         for ring in self._rings.values():
-            ring.add(now, columns)
+            ring.add(now, layout, columns)
 
     def now(self, leaf: Leaf, per: Per) -> Column:
         """The values read last."""
@@ -64,11 +81,14 @@ class History:
         That is their age, or, while there are not so many seconds of history, more: `rate` of Prometheus takes a
         series to have begun half a step before its first sample, and to have stood still in the rest of the window.
         """
-        at, columns = self._rings[seconds].oldest()
+        at, layout, columns = self._rings[seconds].oldest()
         age = self._at - at
         if age <= 0:
             return None, 0.0
-        return columns[leaf, per], age * seconds / min(seconds, age + self._step)
+        column = columns[leaf, per]
+        if layout is not self._layout and per == "lane" and leaf.is_of_lanes:
+            column = _laid_out(column, layout, self._columns[leaf, per], self._layout)
+        return column, age * seconds / min(seconds, age + self._step)
 
 
 class _Ring:
@@ -77,17 +97,27 @@ class _Ring:
     def __init__(self, window: float, keys: tuple[tuple[Leaf, Per], ...]) -> None:
         self._window = window
         self._keys = keys
-        self._points: deque[tuple[float, dict[tuple[Leaf, Per], Column]]] = deque()
+        self._points: deque[tuple[float, Layout, dict[tuple[Leaf, Per], Column]]] = deque()
 
-    def add(self, now: float, columns: dict[tuple[Leaf, Per], Column]) -> None:
+    def add(self, now: float, layout: Layout, columns: dict[tuple[Leaf, Per], Column]) -> None:
         points = self._points
         if not points or now - points[-1][0] >= self._window / _MOST_POINTS:
-            points.append((now, {key: columns[key] for key in self._keys}))
+            points.append((now, layout, {key: columns[key] for key in self._keys}))
         while points[0][0] < now - self._window and len(points) > 1:
             points.popleft()
 
-    def oldest(self) -> tuple[float, dict[tuple[Leaf, Per], Column]]:
+    def oldest(self) -> tuple[float, Layout, dict[tuple[Leaf, Per], Column]]:
         return self._points[0]
+
+
+def _laid_out(column: Column, layout: Layout, now: Column, wanted: Layout) -> list[Any]:
+    """A column of the past in the order of the present lanes; one that was not there began at zero."""
+    past = dict(zip(layout, column, strict=True))
+    return [past[lane] if lane in past else _zero(value) for lane, value in zip(wanted, now, strict=True)]
+
+
+def _zero(value: Any) -> Any:
+    return (value[0], [0] * len(value[1])) if isinstance(value, tuple) else 0
 
 
 def _folded(column: Column, leaf: Leaf) -> Column:
@@ -100,6 +130,8 @@ def _folded(column: Column, leaf: Leaf) -> Column:
 def _merged(column: Column) -> tuple[tuple[float, ...], list[int]]:
     """One histogram of several, over the bounds that they share, which is what adding up `le` by `le` gives."""
     same = {bounds for bounds, _ in column}
+    if not same:
+        return (), [0]
     if len(same) == 1:
         return same.pop(), [sum(counts) for counts in zip(*(counts for _, counts in column), strict=True)]
     shared = tuple(sorted(set.intersection(*(set(bounds) for bounds in same))))

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from lane_obs import events
 from lane_obs.clock import sleep, sleep_until
@@ -26,57 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lane_obs.alerts.expression import Per
-    from lane_obs.bus import Bus
-    from lane_obs.clock import Clock
     from lane_obs.config import Duration
     from lane_obs.monitor.delivery import Delivery
+    from lane_obs.monitor.monitored import Counts, Monitored
 
 _logger = logging.getLogger("lane_obs.monitor")
 
 _SLICE_SECONDS: Final = 0.005
 """After this long a look lets the event loop go on with other work."""
-
-
-class Counts(Protocol):
-    """What the monitor shows of a queue's statistics."""
-
-    @property
-    def total_pending(self) -> int:
-        """Commands that wait."""
-        ...
-
-    @property
-    def total_active(self) -> int:
-        """Commands that run."""
-        ...
-
-
-class Monitored(Protocol):
-    """What can be monitored: a `CommandQueue`."""
-
-    @property
-    def bus(self) -> Bus:
-        """Where alerts go."""
-        ...
-
-    @property
-    def clock(self) -> Clock:
-        """What time it is."""
-        ...
-
-    @property
-    def lanes(self) -> Any:
-        """Its lanes by name."""
-        ...
-
-    @property
-    def columns(self) -> Any:
-        """Reads all lanes at once."""
-        ...
-
-    def stats(self) -> Counts:
-        """The counts now."""
-        ...
 
 
 class QueueMonitor:
@@ -103,7 +60,7 @@ class QueueMonitor:
         self._trackers = [Tracker(spec, lanes) for spec in specs]
         wanted = [(signal.expression, spec.per) for spec in specs for signal in spec.signals]
         self._source = Source(queue, [leaf for expression, _ in wanted for leaf, _ in expression.parts()])
-        self._history = History(wanted, self._source.read)
+        self._history = History(wanted, self._source.read, self._source.read_removed)
         self._silences = list(self._config.silences)
         self._deliveries = _deliveries(self._config, queue)
         self._outbox = Outbox(self._deliveries, self._shown)
@@ -259,9 +216,11 @@ class QueueMonitor:
         since = clock.now()
         spent = 0.0
         self._queue.bus.flush()  # what has happened counts
-        self._history.take(since)
+        changed = self._follow_lanes()
+        for alert in changed:
+            self._tell(alert, now)
+        self._history.take(since, self._source.layout)
         worked_out: dict[str, Sequence[float]] = {}
-        changed: list[Live] = []
         for tracker in self._trackers:
             if (passed := clock.now() - since) > _SLICE_SECONDS:
                 spent += passed
@@ -277,6 +236,16 @@ class QueueMonitor:
         self._outbox.take(changed, [alert for alert in self._live() if alert.state is AlertState.FIRING], now)
         self._source.sink.tick_seconds.observe(spent + clock.now() - since)
 
+    def _follow_lanes(self) -> list[Live]:
+        """Looks which lanes there are; returns the alerts of those that were removed."""
+        before = self._source.layout
+        if not self._source.refresh():
+            return []
+        places = {lane: place for place, lane in enumerate(self._source.layout)}
+        moved = {place: places[lane] for place, lane in enumerate(before) if lane in places}
+        names = self._source.names
+        return [alert for tracker in self._trackers for alert in tracker.relay(names, moved)]
+
     def _tell(self, alert: Live, now: float) -> None:
         """Emits the event of a change."""
         spec, trace = alert.spec, None
@@ -285,7 +254,7 @@ class QueueMonitor:
             alert.trace_id = None if trace is None else trace.trace_hex
         self._queue.bus.emit(
             traced, None, EVENTS[alert.state], trace, spec.rule, alert.value, alert.threshold, spec.alert,
-            str(spec.severity), alert.lane, now - alert.since, self._is_silenced(alert),
+            str(spec.severity), alert.lane, now - alert.since, self._is_silenced(alert), alert.reason,
         )  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import operator
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
-from lane_obs.metrics import BUCKETS, Tally, catalogue
+from lane_obs.metrics import BUCKETS, LaneTally, Tally, catalogue
 from lane_obs.metrics.catalogue import OUTCOMES
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from lane_obs.alerts.expression import Leaf
     from lane_obs.core.fact import Fact
-    from lane_obs.metrics import LaneTally
 
 _completed = attrgetter("completed")
 
@@ -94,6 +94,7 @@ class Source:
         columns: reads the queue's lanes.
         sink: the `MonitorSink` that the queue's bus has for it.
         tally: what the events say; `None` when nothing asks for it.
+        layout: a number for each lane, in the order of the columns. One that is removed and added again gets another.
     """
 
     def __init__(self, queue: Any, leaves: Iterable[Leaf]) -> None:
@@ -103,10 +104,46 @@ class Source:
         found: list[Tally] = [sink.tally for sink in queue.bus.sinks if isinstance(getattr(sink, "tally", None), Tally)]
         own = Tally(dict.fromkeys(queue.lanes, BUCKETS)) if counted and not found else None
         self.tally = found[0] if found else own
-        self._lanes = () if self.tally is None else tuple(self.tally.lanes.values())
-        self._waits: list[tuple[tuple[float, ...], list[int]]] = []
+        self._numbers = itertools.count()
+        self._places: dict[Any, int] = {}
+        self._lanes: tuple[LaneTally, ...] = ()
+        self._waits: dict[LaneTally, tuple[tuple[float, ...], list[int]]] = {}
+        self.layout: tuple[int, ...] = ()
+        self._lay_out()
         self.sink = MonitorSink(own)
         queue.bus.add(self.sink)
+
+    def refresh(self) -> bool:
+        """Looks which lanes there are; tells whether they are others than before."""
+        changed: bool = self.columns.refresh()
+        if changed or _NOTHING in self._lanes:
+            self._lay_out()
+        return changed
+
+    def _lay_out(self) -> None:
+        known = self._places
+        self._places = {lane: known.get(lane) or next(self._numbers) + 1 for lane in self.columns.lanes}
+        self.layout = tuple(self._places.values())
+        if self.tally is not None:
+            lanes = self.tally.lanes
+            self._lanes = tuple(lanes.get(lane.name, _NOTHING) for lane in self.columns.lanes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the lanes, in the order of the columns."""
+        return tuple(lane.name for lane in self.columns.lanes)
+
+    def read_removed(self, leaf: Leaf) -> Sequence[Any]:
+        """What belongs to a queue's sum besides its lanes: counts of those that were removed."""
+        metric, values = leaf.metric, leaf.labels[0][1] if leaf.labels else ()
+        removed = () if self.tally is None else tuple(self.tally.removed.values())
+        if metric is catalogue.QUEUE_WAIT:
+            return [(lane.wait.bounds, lane.wait.counts) for lane in removed]
+        if metric in _FROM_TALLY:
+            return _FROM_TALLY[metric](removed, values)
+        if metric in _FROM_LANES:
+            return list(itertools.chain(*map(self.columns.read_removed, _FROM_LANES[metric](values))))
+        return []
 
     def read(self, leaf: Leaf) -> Sequence[Any]:
         """The column of a leaf: a value for each lane, or one for the queue."""
@@ -123,12 +160,15 @@ class Source:
 
     def _read_waits(self) -> list[tuple[tuple[float, ...], list[int]]]:
         """Bounds and counts. A lane without a new wait keeps its pair: the past of idle lanes takes no room."""
-        known = self._waits or [((), [])] * len(self._lanes)
-        self._waits = [
-            pair if pair[1] == lane.wait.counts else (lane.wait.bounds, lane.wait.counts.copy())
-            for pair, lane in zip(known, self._lanes, strict=True)
-        ]
-        return self._waits
+        known, self._waits = self._waits, {}
+        column = []
+        for lane in self._lanes:
+            pair = known.get(lane)
+            if pair is None or pair[1] != lane.wait.counts:
+                pair = lane.wait.bounds, lane.wait.counts.copy()
+            self._waits[lane] = pair
+            column.append(pair)
+        return column
 
     def _of_queue(self, metric: catalogue.Metric) -> Any:
         if metric is catalogue.LOOP_LAG:
@@ -142,3 +182,5 @@ class Source:
 
 
 _NO_LAG: Final = Histogram(QUICK_BOUNDS)
+_NOTHING: Final = LaneTally(BUCKETS)
+"""Stands for a lane that is so new that its event has not come yet."""

@@ -25,9 +25,9 @@ def trace_of(rule: str, lane: str, columns: Any, tally: Tally | None) -> TraceId
     if rule in _BY_WAITING or rule in _BY_RUNNING:
         found: TraceIds | None = columns.trace_behind(lane, running=rule in _BY_RUNNING)
         return found
-    if tally is None:
+    counted = None if tally is None else tally.lanes.get(lane)
+    if counted is None:
         return None
-    counted = tally.lanes[lane]
     return _slowest(counted) if rule in _BY_WAITED else counted.last_bad or _slowest(counted)
 
 

@@ -14,11 +14,13 @@ from lane_obs.alerts.expression import NONE
 from lane_obs.monitor.alert import Alert, AlertState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lane_obs.alerts import AlertSpec
     from lane_obs.events import AlertEvent
 
+_LANE_REMOVED: Final = "lane_removed"
+_REASONS: Final = {"": "", _LANE_REMOVED: " Over, as the lane was removed."}
 _NOISE: Final = 1e-6  # clocks count in binary fractions
 _PENDING, _FIRING, _RESOLVED, _OK = AlertState.PENDING, AlertState.FIRING, AlertState.RESOLVED, AlertState.OK
 EVENTS: Final[dict[AlertState, type[AlertEvent]]] = {
@@ -43,6 +45,7 @@ class Live:
         fired_at: when it began to fire.
         told_at: when its notifiers were told last that it fires; `None` when they know nothing of it.
         trace_id: of the command that tipped it.
+        reason: why it is over, where it is not that less was measured.
     """
 
     spec: AlertSpec
@@ -53,6 +56,7 @@ class Live:
     fired_at: float | None = None
     told_at: float | None = None
     trace_id: str | None = None
+    reason: str = ""
 
     @property
     def threshold(self) -> float:
@@ -78,7 +82,7 @@ class Live:
             ended_at=now + wall_offset if over else None,
             summary=f"{spec.alert} in {place}: {value}",
             description=f"{spec.what[:1].upper()}{spec.what[1:]}: {value}; {spec.severity} above "
-            f"{spec.show(spec.level)}.",
+            f"{spec.show(spec.level)}.{_REASONS[self.reason]}",
             runbook=spec.runbook,
             silenced=silenced,
             trace_id=self.trace_id,
@@ -99,9 +103,39 @@ class Tracker:
     def __init__(self, spec: AlertSpec, lanes: Sequence[str]) -> None:
         self.spec = spec
         self.live: dict[int, Live] = {}
+        self._follow(lanes)
+
+    def _follow(self, lanes: Sequence[str]) -> None:
+        spec = self.spec
         self._names: Sequence[str | None] = [None] if spec.per == "queue" else lanes
         of_all = spec.per == "queue" or not (spec.lanes or spec.except_lanes)
         self._mine = None if of_all else {number for number, lane in enumerate(lanes) if spec.is_about(lane)}
+
+    def relay(self, lanes: Sequence[str], moved: Mapping[int, int]) -> Iterator[Live]:
+        """Follows other lanes from now on.
+
+        Args:
+            lanes: their names, in the order of the columns.
+            moved: the new place of each that was there before, by its old one.
+
+        Yields:
+            Each alert of a lane that was removed: it is over.
+        """
+        self._follow(lanes)
+        if self.spec.per == "queue":
+            return
+        before, self.live = self.live, {}
+        for number, alert in before.items():
+            if number in moved:
+                self.live[moved[number]] = alert
+            else:
+                alert.reason = _LANE_REMOVED
+                yield self._end(alert)
+
+    @staticmethod
+    def _end(alert: Live) -> Live:
+        alert.state = _RESOLVED if alert.state is _FIRING else _OK
+        return alert
 
     def look(self, columns: Sequence[Sequence[float]], now: float) -> Iterator[Live]:
         """Takes one look.
@@ -120,8 +154,7 @@ class Tracker:
             alert, value = self.live.pop(number), columns[0][number]
             if value != NONE:
                 alert.value = value
-            alert.state = _RESOLVED if alert.state is _FIRING else _OK
-            yield alert
+            yield self._end(alert)
 
     def _active(self, columns: Sequence[Sequence[float]]) -> dict[int, None]:
         """Places at which every signal is above the level, or the lower one that counts once it fires."""

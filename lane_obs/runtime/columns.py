@@ -47,25 +47,41 @@ _COLUMNS: Final[dict[str, Callable[[Sequence[Lane], float], list[Any]]]] = {
 
 
 class Columns:
-    """One number of every lane, in the order of the lanes.
+    """One number of every lane, in the order of `lanes`.
 
     Args:
         dispatcher: of the queue.
+
+    Attributes:
+        lanes: the lanes that there were at the last `refresh`.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._lanes = tuple(dispatcher.engine.lanes.values())
+        self.lanes: tuple[Lane, ...] = ()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Looks which lanes there are; tells whether they are others than before."""
+        before, self.lanes = self.lanes, tuple(self._dispatcher.engine.lanes.values())
+        return self.lanes != before
 
     def read(self, name: str) -> list[Any]:
         """The column of a name: a field of `LaneStats`, or `blocked_` and a cause."""
         if name == "stuck":
             stuck = self._dispatcher.stops.stuck_by_lane()
-            return [stuck.get(lane.name, 0) for lane in self._lanes]
-        return _COLUMNS[name](self._lanes, self._dispatcher.clock.now())
+            return [stuck.get(lane.name, 0) for lane in self.lanes]
+        return _COLUMNS[name](self.lanes, self._dispatcher.clock.now())
+
+    def read_removed(self, name: str) -> list[float]:
+        """The same of the lanes that were removed, added up, for what goes on counting: `blocked_` and a cause."""
+        blocked = self._dispatcher.engine.removed.blocked
+        return [blocked[cause]] if (cause := name.removeprefix("blocked_")) in blocked else []
 
     def trace_behind(self, lane: str, *, running: bool) -> TraceIds | None:
         """The trace of the command that a lane has had ready, or running, for the longest time."""
-        home = self._dispatcher.engine.lanes[lane]
+        home = self._dispatcher.engine.lanes.get(lane)
+        if home is None:  # it was removed while the monitor looked
+            return None
         record: Any = next(iter(home.running), None) if running else home.ready.peek()
         return None if record is None else record.trace

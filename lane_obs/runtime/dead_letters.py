@@ -145,6 +145,8 @@ class DeadLetterQueue:
         letter = self._letters.pop(command_id, None)
         if letter is not None:
             self._by_lane[letter.lane] -= 1
+            if not self._by_lane[letter.lane]:
+                del self._by_lane[letter.lane]  # lanes come and go
         return letter
 
     def get(self, command_id: str) -> DeadLetter | None:

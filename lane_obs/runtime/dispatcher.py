@@ -240,7 +240,7 @@ class Dispatcher:
         if handle._waiters is not None and handle._ending is None:
             handle.tell_waiters()
         if self.idle.waiting:
-            self.idle.check()
+            self.idle.check(handle.home)
 
     def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
@@ -253,7 +253,7 @@ class Dispatcher:
     def _settle_end(self, handle: CommandHandle[Any], _ended: asyncio.Future[None]) -> None:
         handle._ending = None
         handle.tell_waiters()
-        self.idle.settled()
+        self.idle.settled(handle.home)
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lane_obs.clock import Clock
     from lane_obs.config import LaneConfig
+    from lane_obs.core.lane import Lane
     from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.intake import Intake
@@ -50,8 +51,8 @@ class Durability:
     ) -> None:
         self.journal: Journal | None = None
         if storage is None:
-            if wanting := [name for name, config in lanes.items() if config.durable]:
-                raise ConfigError(f"lanes.{wanting[0]}.durable", True, "give the queue a storage, too")  # noqa: FBT003
+            for name, config in lanes.items():
+                self.check_lane(name, config)
             return
         check_methods("storage", storage, SEVEN, "give a Storage, such as LocalStorage(path)")
         self.journal = Journal(adapt(storage), clock, dispatcher.bus)
@@ -61,8 +62,32 @@ class Durability:
         self._recovery = Recovery(intake, self._durable, dispatcher, self.journal, clock)
         dispatcher.journal = self.journal
         intake.durable = self._durable
-        for name, config in lanes.items():
-            dispatcher.engine.lanes[name].is_durable = config.durable is not False
+        self._idle, self._lanes = dispatcher.idle, dispatcher.engine.lanes
+        for lane in self._lanes.values():
+            self.adopt(lane)
+
+    def check_lane(self, name: str, config: LaneConfig) -> None:
+        """Checks that a lane can be as durable as it wants to be.
+
+        Raises:
+            ConfigError: it wants to be and there is no storage.
+        """
+        if config.durable and self.journal is None:
+            raise ConfigError(f"lanes.{name}.durable", True, "give the queue a storage, too")  # noqa: FBT003
+
+    def adopt(self, lane: Lane) -> None:
+        """Makes a new lane durable if there is a storage and it does not say otherwise."""
+        lane.is_durable = self.journal is not None and lane.config.durable is not False
+        lane.set_quick()
+
+    def bring_back(self, lane: Lane) -> None:
+        """Brings back what is stored for a lane that was not there before."""
+        if lane.is_durable:
+            self._recovery.lane_added(lane.name)
+
+    def may_bring_back(self, lane: Lane) -> bool:
+        """Whether stored commands of a lane may be on their way."""
+        return lane.is_durable and self._recovery.is_reading
 
     @property
     def is_recovered(self) -> bool:
@@ -90,8 +115,10 @@ class Durability:
 
     def forget_letter(self, letter: DeadLetter) -> None:
         """A dead letter has left the queue's memory."""
-        home = self._intake.lane_or_none(letter.lane) if self.journal is not None else None
-        if self.journal is not None and (home is None or home.is_durable):
+        if self.journal is None:
+            return
+        home = self._lanes.get(letter.lane)
+        if home is None or home.is_durable:
             self.journal.letter_gone(letter.id)
 
     def recover(self) -> None:
@@ -122,6 +149,7 @@ class Durability:
         if self.journal is not None:
             await self._durable.settled()  # what is being saved still takes its place, to be cancelled there
             self.journal.closing = True
+            self._idle.tell_all()
 
     async def close(self) -> None:
         """Commits what is left and closes the storage."""

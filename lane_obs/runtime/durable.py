@@ -56,6 +56,7 @@ class DurableIntake:
         if self.held is not None and (draft.options.id is not None or draft.options.key is not None):
             await self._read.wait()  # one that is not back yet may have the same
             intake.check_open(draft.home.name, draft.work)
+            draft.home = intake.find_lane(draft.home.name, draft.work)  # it may have gone meanwhile
             if (known := intake.find_same(draft)) is not None:
                 return known
         if intake.room.is_taken(draft.home) and not intake.make_room(draft):
@@ -70,7 +71,16 @@ class DurableIntake:
         """
         for draft in drafts:
             self._journal.check(draft)
-        return await asyncio.gather(*map(self.place, drafts))
+        return await asyncio.gather(*map(self._intake.place_waiting, drafts))
+
+    def start(self, draft: Draft) -> asyncio.Future[CommandHandle[Any]]:
+        """Has a draft saved that there is room for; done with its handle once it is in its lane.
+
+        Raises:
+            InvalidCommand: it cannot be rebuilt from what is written of it.
+        """
+        self._journal.check(draft)
+        return self._save(draft)
 
     def _save(self, draft: Draft) -> asyncio.Future[CommandHandle[Any]]:
         """Has a draft saved; done with its handle once it is in its lane.
@@ -127,7 +137,7 @@ class DurableIntake:
             else:
                 admitted.set_result(self._enqueue(draft))
         finally:
-            self._dispatcher.idle.settled()
+            self._dispatcher.idle.settled(draft.home)
 
     def _enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         handle = self._intake.enqueue(draft, requeued=requeued)

@@ -13,9 +13,8 @@ from lane_obs.config import Overflow
 from lane_obs.core.state import State
 from lane_obs.errors import (
     DuplicateId,
-    InvalidCommand,
     LaneFullError,
-    LaneObsError,
+    LaneRemoved,
     ShutdownInProgress,
     UnknownLane,
     WrongLoop,
@@ -57,12 +56,12 @@ class Intake:
         """The number of the latest command."""
         self.durable: Any = None
         """The `DurableIntake`; `None` for none."""
-        self._pressure = Pressure(engine.lanes, bus)
+        self.pressure = Pressure(engine.lanes, bus)
         self.threads = ThreadCalls()
         self.room = Room()
         self.refusing = False
         dispatcher.on_wake = self._after_wake
-        dispatcher.on_back_off = self._pressure.rise
+        dispatcher.on_back_off = self.pressure.rise
 
     def bind(self) -> None:
         """Ties the queue to the running event loop, or checks that it is tied to it.
@@ -136,14 +135,19 @@ class Intake:
             CancelledError: whoever waits was cancelled; nothing is enqueued.
             DuplicateId: another live command has got its id meanwhile.
         """
-        if draft.home.is_durable:
-            handle: CommandHandle[Any] = await self.durable.place(draft)
-            return handle
-        await self.wait_for_room(draft)
         try:
+            if draft.home.is_durable:
+                handle: CommandHandle[Any] = await self.durable.place(draft)
+                return handle
+            await self.wait_for_room(draft)
             return self.find_same(draft) or self.enqueue(draft)
         finally:
-            self.room.grant(draft.home)  # the place, where it was not used after all
+            self.pass_on(draft.home)
+
+    def pass_on(self, home: Lane) -> None:
+        """Gives a place that was not used after all to the next in line."""
+        self.room.grant(home)
+        self._dispatcher.idle.tell(home)
 
     async def wait_for_room(self, draft: Draft) -> None:
         """Returns when there is a place for a draft, which the caller must use at once.
@@ -156,7 +160,9 @@ class Intake:
                 await self.room.wait(draft.home)
                 self.room.release(draft.home)
             self.check_open(draft.home.name, draft.work)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, LaneRemoved):
+                self.reject(draft.home.name, draft.work, error.reason)
             discard(draft.work)
             raise
 
@@ -211,7 +217,7 @@ class Intake:
         handle.part = part
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
-            self._pressure.rise(home)
+            self.pressure.rise(home)
         return handle
 
     def check_open(self, lane: str, work: Any) -> None:
@@ -224,20 +230,20 @@ class Intake:
             self.reject(lane, work, "shutting_down")
             raise ShutdownInProgress("the queue is shutting down and takes no new work")
 
-    def lane_or_none(self, name: str) -> Lane | None:
-        """The lane of this name; `None` when there is none."""
-        return self._engine.lanes.get(name)
-
     def find_lane(self, lane: str, work: Any) -> Lane:
-        """The lane of this name; a submit to an unknown one counts as rejected.
+        """The lane of this name; a submit to an unknown one, or to one that goes, counts as rejected.
 
         Raises:
             UnknownLane: there is none.
+            LaneRemoved: it is being removed.
         """
         try:
-            return self._engine.lane(lane)
-        except UnknownLane:
-            self.reject(str(lane)[:200], work, "unknown_lane")
+            home = self._engine.lane(lane)
+            if home.is_open:
+                return home
+            raise LaneRemoved(lane)
+        except UnknownLane as error:
+            self.reject(str(lane)[:200], work, error.reason)
             raise
 
     def reject(self, lane: str, work: Any, reason: str) -> None:
@@ -279,13 +285,6 @@ class Intake:
             self._dispatcher.fail(oldest, State.FAILED, drop_error(oldest), self._now())
         return True
 
-    def not_now(self, draft: Draft) -> LaneObsError:
-        """Makes the error for a draft that could only be placed by waiting."""
-        if draft.home.is_durable:
-            discard(draft.work)
-            return InvalidCommand(f"lane {draft.home.name!r} is durable: a submit waits for its commit; await submit()")
-        return self.full(draft)
-
     def full(self, draft: Draft) -> LaneFullError:
         """Counts a submit as rejected and makes the error that says so."""
         self.reject(draft.home.name, draft.work, "full")
@@ -300,4 +299,4 @@ class Intake:
     def _after_wake(self) -> None:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
-        self._pressure.fall()
+        self.pressure.fall()

@@ -33,6 +33,11 @@ class Pressure:
             self._pressed[home.name] = None
             self._bus.emit(events.LanePressure, home.name, home.pending, threshold)
 
+    def forget(self, home: Lane) -> None:
+        """Looks no more at a lane that goes."""
+        if home.name in self._pressed:
+            self.fall()  # it is empty
+
     def fall(self) -> None:
         """Looks whether there is any lane where it is over."""
         for name in [name for name in self._pressed if not self._lanes[name].pending]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,7 @@ from lane_obs.bus import Bus
 from lane_obs.clock import SystemClock
 from lane_obs.config import (
     DEFAULT_LANES,
-    LaneConfig,
     check_clock,
-    check_keys,
     check_lanes,
     to_rate_limits,
     to_seconds,
@@ -22,15 +19,17 @@ from lane_obs.config import (
 )
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
-from lane_obs.errors import ConfigError, ShutdownInProgress, UnknownCommand, error_text
+from lane_obs.errors import ShutdownInProgress, UnknownCommand, error_text
 from lane_obs.runtime.columns import Columns
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
 from lane_obs.runtime.durability import Durability
 from lane_obs.runtime.explain import explain
 from lane_obs.runtime.intake import Intake
+from lane_obs.runtime.lanes import Lanes
 from lane_obs.runtime.letters import requeue
-from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats, StorageStats
+from lane_obs.runtime.stats import Explanation, LaneStats, QueueStats, RemovedLanes, StorageStats
+from lane_obs.runtime.steering import Steering
 from lane_obs.runtime.submitter import Submitter
 from lane_obs.runtime.work import runs_once
 
@@ -40,13 +39,14 @@ if TYPE_CHECKING:
 
     from lane_obs.bus import AnySink, Sink
     from lane_obs.clock import Clock
-    from lane_obs.config import Duration, RateLimit
+    from lane_obs.config import Duration, LaneConfig, RateLimit
     from lane_obs.core.lane import Lane
+    from lane_obs.core.removed import Removed
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.storage.port import Storage
 
 
-class CommandQueue(Submitter):
+class CommandQueue(Submitter, Steering):
     """Runs commands in lanes. `QueueManager` adds a lifecycle with drain and close.
 
     Args:
@@ -99,6 +99,7 @@ class CommandQueue(Submitter):
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
         self._durability = Durability(storage, lanes, self._intake, self._dispatcher, self._clock)
+        self._lanes = Lanes(self._dispatcher, self._intake, self._durability, self._clock)
         self.dead_letters.bind(self._requeue, self._evicted, self._durability.forget_letter, self._clock.wall)
         self._bus.attach(self)
 
@@ -186,73 +187,14 @@ class CommandQueue(Submitter):
             raise UnknownCommand(f"no live command has the id {command_id!r}")
         return explain(handle, self._engine, self._clock.now())
 
-    def pause(self, lane: str) -> None:
-        """Starts no more commands of a lane until `resume`; running ones go on.
-
-        Raises:
-            UnknownLane: no such lane.
-        """
-        self._set_paused(lane, paused=True)
-
-    def resume(self, lane: str) -> None:
-        """Ends a pause.
-
-        Raises:
-            UnknownLane: no such lane.
-        """
-        self._set_paused(lane, paused=False)
-
-    def _set_paused(self, name: str, *, paused: bool) -> None:
-        lane = self._engine.lane(name)
-        self._intake.bind()
-        if self._engine.set_paused(lane, self._clock.now(), paused=paused):
-            self._bus.emit(events.LanePaused if paused else events.LaneResumed, name, lane.pending)
-            self._dispatcher.wake()
-
-    def set_lane(self, lane: str, config: LaneConfig | None = None, /, **changes: Any) -> LaneConfig:
-        """Changes a lane's policies at run time; commands that run stay as they are.
-
-        Args:
-            lane: name of the lane.
-            config: a whole new configuration; default the present one.
-            **changes: single fields of `LaneConfig`.
-
-        Returns:
-            The configuration now in force.
-
-        Raises:
-            UnknownLane: no such lane.
-            ConfigError: a value that is not allowed; nothing is changed.
-        """
-        home = self._engine.lane(lane)
-        self._intake.bind()
-        known = [field.name for field in dataclasses.fields(LaneConfig)]
-        check_keys("", changes, known, "field")
-        if config is not None and not isinstance(config, LaneConfig):
-            raise ConfigError("config", config, "give a LaneConfig")
-        wanted = dataclasses.replace(config or home.config, **changes)
-        check_lanes(
-            {name: other.config for name, other in self._engine.lanes.items()} | {lane: wanted},
-            self._engine.max_concurrency,
-            self._rate_limits,
-        )
-        _check_fixed(home.config, wanted)
-        before, now = home.config, self._clock.now()
-        self._engine.configure(home, wanted, now)
-        differing = {
-            name: str(getattr(wanted, name)) for name in known if getattr(wanted, name) != getattr(before, name)
-        }
-        self._bus.emit(events.LaneChanged, lane, home.pending, differing)
-        self._dispatcher.wake()
-        return wanted
-
     def stats(self) -> QueueStats:
         """Counts and ages of every lane, at this moment. May be called from any thread."""
         now, stuck = self._clock.now(), self._dispatcher.stops.stuck_by_lane()
         return QueueStats(
-            lanes={name: self._lane_stats(lane, now, stuck[name]) for name, lane in self._engine.lanes.items()},
+            lanes={name: self._lane_stats(lane, now, stuck[name]) for name, lane in self._engine.lanes.copy().items()},
             max_concurrency=self._engine.max_concurrency,
             submitted=self._engine.submitted,
+            removed=_removed(self._engine.removed),
             dead_letters=len(self.dead_letters),
             dead_letters_evicted=self.dead_letters.evicted,
             sinks=self._bus.stats(),
@@ -290,11 +232,6 @@ class CommandQueue(Submitter):
         return Columns(self._dispatcher)
 
     @property
-    def lanes(self) -> dict[str, LaneConfig]:
-        """The lanes' configurations, by name."""
-        return {name: lane.config for name, lane in self._engine.lanes.items()}
-
-    @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The event loop it belongs to; `None` before it was used."""
         return self._dispatcher.loop
@@ -310,12 +247,6 @@ class CommandQueue(Submitter):
         return self._clock
 
 
-def _check_fixed(before: LaneConfig, wanted: LaneConfig) -> None:
-    """Refuses changes of what a lane's waiting commands are ordered by.
-
-    Raises:
-        ConfigError: there is one.
-    """
-    for field in ("boost", "partitions"):
-        if getattr(before, field) != getattr(wanted, field):
-            raise ConfigError(field, getattr(wanted, field), "it is fixed for the lane's life; add another lane")
+def _removed(removed: Removed) -> RemovedLanes:
+    ended = {str(state): count for state, count in removed.ended.items()}
+    return RemovedLanes(removed.lanes, ended, removed.blocked)

@@ -37,8 +37,8 @@ _logger = logging.getLogger("lane_obs.storage")
 class Recovery:
     """Reads the storage once, after the start of the queue.
 
-    A stored command whose lane or type is not there is kept in the storage, told of and counted; one whose type is
-    registered later runs then.
+    A stored command whose lane or type is not there is kept in the storage, told of and counted; one whose lane is
+    added, or whose type is registered, later runs then.
 
     Args:
         intake, durable, dispatcher, journal, clock: of the queue.
@@ -59,6 +59,7 @@ class Recovery:
         self._bus = dispatcher.bus
         self._task: asyncio.Task[None] | None = None
         self._unregistered: dict[str, list[StoredCommand]] = {}
+        self._homeless: dict[str, list[StoredCommand]] = {}
         self.kept = {"unknown_lane": 0, "unregistered": 0}
         self.done = False
 
@@ -73,6 +74,7 @@ class Recovery:
         """The storage works again: reads what could not be read before."""
         if not self.done and self._task is not None and self._task.done() and not self._journal.closing:
             self._unregistered.clear()
+            self._homeless.clear()
             self.kept = dict.fromkeys(self.kept, 0)
             self._read()
 
@@ -81,6 +83,11 @@ class Recovery:
         loop = asyncio.get_running_loop()
         self._dispatcher.idle.unsettled += 1
         self._task = loop.create_task(self._run(), context=contextvars.Context())
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether there may be more to bring back."""
+        return self._task is not None and not self.done and not self._journal.closing
 
     async def _end(self) -> None:
         registry.listeners.discard(self._registered)
@@ -119,8 +126,9 @@ class Recovery:
         """
         if command.id in self._durable.new_ids or self._dispatcher.directory.find(command.id) is not None:
             return None  # saved while the storage was read
-        home = self._intake.lane_or_none(command.lane)
+        home = self._dispatcher.engine.lanes.get(command.lane)
         if home is None or not home.is_durable:
+            self._homeless.setdefault(command.lane, []).append(command)
             self._keep(command, "unknown_lane")
             return None
         try:
@@ -208,8 +216,14 @@ class Recovery:
             loop.call_soon_threadsafe(self._bring_back_type, name, context=contextvars.Context())
 
     def _bring_back_type(self, name: str) -> None:
-        commands = self._unregistered.pop(name, [])
-        self.kept["unregistered"] -= len(commands)
+        self._bring_back_kept(self._unregistered.pop(name, []), "unregistered")
+
+    def lane_added(self, name: str) -> None:
+        """Runs what was kept for want of this lane."""
+        self._bring_back_kept(self._homeless.pop(name, []), "unknown_lane")
+
+    def _bring_back_kept(self, commands: list[StoredCommand], reason: str) -> None:
+        self.kept[reason] -= len(commands)
         for command in commands:
             self.bring_back(command)
         self._dispatcher.wake()

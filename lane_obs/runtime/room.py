@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
-from lane_obs.errors import ShutdownInProgress
+from lane_obs.errors import LaneRemoved, ShutdownInProgress
 
 if TYPE_CHECKING:
     from lane_obs.core.lane import Lane
@@ -89,6 +89,22 @@ class Room:
     def lanes(self) -> list[str]:
         """Names of the lanes that someone waits for."""
         return list(self._lines)
+
+    def is_used(self, lane: Lane) -> bool:
+        """Whether anyone waits for this lane, or has a place there and no command in it yet."""
+        name = lane.name
+        return bool(self._lines.get(name) or self._granted.get(name) or self._saving[name])
+
+    def forget(self, lane: Lane) -> None:
+        """Lets go of a lane that nobody uses."""
+        self._granted.pop(lane.name, None)
+        self._saving.pop(lane.name, None)
+
+    def refuse(self, lane: Lane) -> None:
+        """Tells everyone in line for this lane that it is being removed."""
+        for future in self._lines.pop(lane.name, ()):
+            if not future.done():
+                future.set_exception(LaneRemoved(lane.name))
 
     def refuse_all(self) -> None:
         """Tells everyone in line that the queue takes no new work."""

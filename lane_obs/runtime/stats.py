@@ -90,6 +90,20 @@ class StorageStats(msgspec.Struct, frozen=True):
     kept: Mapping[str, int]
 
 
+class RemovedLanes(msgspec.Struct, frozen=True):
+    """What was counted in lanes that were removed.
+
+    Attributes:
+        lanes: how many there were.
+        ended: commands that ended in them, by final state.
+        blocked: seconds in which they had ready work and could not start it, by cause.
+    """
+
+    lanes: int
+    ended: Mapping[str, int]
+    blocked: Mapping[str, float]
+
+
 class QueueStats(msgspec.Struct, frozen=True):
     """A whole queue at one moment.
 
@@ -97,6 +111,7 @@ class QueueStats(msgspec.Struct, frozen=True):
         lanes: statistics by lane name.
         max_concurrency: the queue-wide bound; `None` for none.
         submitted: commands taken in so far, requeued ones again.
+        removed: what was counted in lanes that are gone: with the lanes' own it adds up to `submitted`.
         dead_letters: dead letters kept.
         dead_letters_evicted: dead letters that gave way so far.
         sinks: what became of the events, by sink.
@@ -106,6 +121,7 @@ class QueueStats(msgspec.Struct, frozen=True):
     lanes: Mapping[str, LaneStats]
     max_concurrency: int | None
     submitted: int
+    removed: RemovedLanes
     dead_letters: int
     dead_letters_evicted: int
     sinks: tuple[SinkStats, ...]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from lane_obs.errors import ConfigError, InvalidCommand
+from lane_obs.errors import ConfigError, InvalidCommand, LaneObsError
 from lane_obs.runtime.draft import Draft
 from lane_obs.runtime.options import NO_OPTIONS, Options, SubmitOptions, make_options
+from lane_obs.runtime.stream import AHEAD, Stream
 from lane_obs.runtime.work import discard, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 
     from lane_obs.command import Command
+    from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.runtime.intake import Intake
 
@@ -23,6 +26,7 @@ class Submitter:
     """Takes commands. Base of `CommandQueue`, which documents the whole."""
 
     _intake: Intake
+    _dispatcher: Dispatcher
 
     @overload
     async def submit(
@@ -62,6 +66,7 @@ class Submitter:
             DuplicateId: a live command has this id.
             LaneFullError: the lane is full and rejects.
             ShutdownInProgress: the queue shuts down, also while waiting for room.
+            LaneRemoved: the lane is being removed; as `UnknownLane`, which it is.
             WrongLoop: called from another loop or thread.
         """
         try:
@@ -107,13 +112,17 @@ class Submitter:
             refuse(work)
             raise
         if isinstance(placed, Draft):
-            raise self._intake.not_now(placed)
+            error = _not_now(placed, self._intake)
+            raise error
         return placed
 
     async def submit_many(
-        self, lane: str, items: Iterable[Any], /, **options: Unpack[SubmitOptions]
+        self, lane: str, items: Iterable[Any] | AsyncIterable[Any], /, **options: Unpack[SubmitOptions]
     ) -> list[CommandHandle[Any]]:
         """Submits several commands to one lane, in order, and returns their handles in the same order.
+
+        A collection, such as a list, is checked whole before anything is enqueued. An iterator or async iterator is
+        drawn from as `submit_stream` does, which also keeps no handles.
 
         Args:
             lane: name of the lane.
@@ -123,9 +132,55 @@ class Submitter:
         Raises:
             ConfigError: an option that is not allowed, or `id` or `key`.
             InvalidCommand: an item cannot be run.
-            LaneObsError: as `submit`. All items are checked first; if one is bad, none is enqueued. When the lane
-                rejects or the queue shuts down half-way, those before are enqueued and run.
+            LaneObsError: as `submit`. If one item of a collection is bad, none is enqueued. When the lane rejects or
+                the queue shuts down half-way, those before are enqueued and run.
+            Exception: what an iterator raised. Whatever ends an iterator half-way, those before are enqueued and run;
+                a note on the error says how many.
         """
+        if isinstance(items, Collection):
+            return await self._submit_all(lane, items, options)
+        handles: list[CommandHandle[Any]] = []
+        try:
+            async for handle in self._stream(lane, items, options, AHEAD):
+                handles.append(handle)
+        except Exception as error:
+            error.add_note(f"{len(handles)} commands before it were enqueued")
+            raise
+        return handles
+
+    def submit_stream(
+        self, lane: str, items: Iterable[Any] | AsyncIterable[Any], /, **options: Unpack[SubmitOptions]
+    ) -> AsyncGenerator[CommandHandle[Any], None]:
+        """Submits what an iterator gives, one by one, and gives each handle once its command is enqueued.
+
+        Nothing is drawn while the lane is full and lets wait, nor while nobody asks for the next handle; the event loop
+        goes on with other work in between. Durable commands are drawn up to 64 ahead, so that they share commits,
+        from an async iterator one by one. The iterator is not closed at the end.
+
+        Args:
+            lane: name of the lane.
+            items: an iterable or async iterable of what `submit_many` takes.
+            **options: as for `submit_many`.
+
+        Returns:
+            An async iterator of the handles; the submit goes as far as it is iterated.
+
+        Raises:
+            ConfigError: an option that is not allowed, or `id` or `key`.
+            LaneObsError: while iterating, as `submit`; the commands before are enqueued and run.
+            Exception: while iterating, what the iterator raised; likewise.
+        """
+        return self._stream(lane, items, options, 1 if isinstance(items, AsyncIterable) else AHEAD)
+
+    def _stream(
+        self, lane: str, items: Iterable[Any] | AsyncIterable[Any], options: Mapping[str, Any], ahead: int
+    ) -> AsyncGenerator[CommandHandle[Any], None]:
+        checked = _check_many([], options)
+        return Stream(self._intake, self._dispatcher, lane, items, checked, ahead=ahead).handles()
+
+    async def _submit_all(
+        self, lane: str, items: Collection[Any], options: Mapping[str, Any]
+    ) -> list[CommandHandle[Any]]:
         intake = self._intake
         pairs = [item if isinstance(item, tuple) else (item,) for item in items]
         drafts: list[Draft] = []
@@ -148,6 +203,14 @@ class Submitter:
                 refuse(work)
             raise
         return handles
+
+
+def _not_now(draft: Draft, intake: Intake) -> LaneObsError:
+    """Makes the error for a draft that could only be placed by waiting."""
+    if draft.home.is_durable:
+        discard(draft.work)
+        return InvalidCommand(f"lane {draft.home.name!r} is durable: a submit waits for its commit; await submit()")
+    return intake.full(draft)
 
 
 def _check_many(pairs: list[tuple[Any, ...]], given: Mapping[str, Any]) -> Options:

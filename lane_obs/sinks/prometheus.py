@@ -8,7 +8,7 @@ import math
 import threading
 import weakref
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import REGISTRY
 from prometheus_client import Metric as Family
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from lane_obs.metrics import Metric
     from lane_obs.metrics.bounds import Buckets
 
-T = TypeVar("T")
-
-_MOST_LABELS: Final = 10_000
 _text: Callable[[float], str] = floatToGoString
 _logger = logging.getLogger("lane_obs.sinks")
 
@@ -84,7 +81,7 @@ class PrometheusSink:
         if self._queue() is not None:
             raise ConfigError("sinks", self, "give each queue a PrometheusSink of its own")
         bounds = self._bounds.of_lanes(queue.lanes)
-        self.tally = Tally(bounds, self._command_types)
+        self.tally = Tally(bounds, self._command_types, self._bounds.of)
         self._reader = Reader(self.tally, queue.bus)
         self._series = {metric: _Series(metric, self._name) for metric in CATALOGUE}
         self._bus, self._queue = queue.bus, weakref.ref(queue)
@@ -126,7 +123,10 @@ def _nothing() -> None:
 
 
 class _Series:
-    """Makes samples of one metric of one queue. Label sets are made once and shared by all scrapes."""
+    """Makes samples of one metric of one queue. A label set is made once and shared by all scrapes that show it.
+
+    One that a scrape does not show is let go: lanes are removed, and a program may give them ever new priorities.
+    """
 
     def __init__(self, metric: Metric, queue: str) -> None:
         self._name = metric.name
@@ -138,34 +138,36 @@ class _Series:
         )
 
     def _of_numbers(self, rows: Iterable[tuple[tuple[str, ...], float]]) -> list[Sample]:
-        name, known = self._name, self._known
-        return [Sample(name, known.get(values) or self._labels(values), number) for values, number in rows]
+        name, before, shown = self._name, self._known, {}
+        samples = []
+        for values, number in rows:
+            labels = shown[values] = before.get(values) or self._labels(values)
+            samples.append(Sample(name, labels, number))
+        self._known = shown
+        return samples
 
     def _of_histograms(self, rows: Iterable[tuple[tuple[str, ...], Histogram]]) -> list[Sample]:
         bucket_name, count_name, sum_name = f"{self._name}_bucket", f"{self._name}_count", f"{self._name}_sum"
+        before, shown = self._known, {}
         samples: list[Sample] = []
         for values, histogram in rows:
-            labels = self._known.get(values) or self._labels(values)
-            buckets = self._known.get((values, histogram.bounds)) or self._buckets(values, histogram.bounds)
+            key = values, histogram.bounds
+            labels, buckets = shown[key] = before.get(key) or self._with_buckets(*key)
             total, count, counts = histogram.total, 0, list(accumulate(histogram.counts.copy()))
             for bucket, count, example in zip(buckets, counts, histogram.exemplars, strict=True):
                 samples.append(Sample(bucket_name, bucket, count, None, example and _exemplar(example)))
             samples += (Sample(count_name, labels, count), Sample(sum_name, labels, total))
+        self._known = shown
         return samples
 
     def _labels(self, values: tuple[str, ...]) -> dict[str, str]:
-        return self._remember(values, {"queue": self._queue, **dict(zip(self._label_names, values, strict=False))})
+        return {"queue": self._queue, **dict(zip(self._label_names, values, strict=False))}
 
-    def _buckets(self, values: tuple[str, ...], bounds: tuple[float, ...]) -> list[dict[str, str]]:
+    def _with_buckets(
+        self, values: tuple[str, ...], bounds: tuple[float, ...]
+    ) -> tuple[dict[str, str], list[dict[str, str]]]:
         labels = self._labels(values)
-        buckets = [{**labels, "le": _text(bound)} for bound in (*bounds, math.inf)]
-        return self._remember((values, bounds), buckets)
-
-    def _remember(self, key: Any, made: T) -> T:
-        if len(self._known) >= _MOST_LABELS:  # a program may give its lanes ever new priorities
-            self._known.clear()
-        self._known[key] = made
-        return made
+        return labels, [{**labels, "le": _text(bound)} for bound in (*bounds, math.inf)]
 
 
 def _exemplar(example: Example) -> Exemplar:

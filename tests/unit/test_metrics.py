@@ -157,7 +157,7 @@ async def test_lanes_that_do_not_exist_share_one_count(clock: VirtualClock) -> N
         await drained(clock, m)
     assert sink.tally.rejected == {
         ("a", "full"): 1, ("a", "shutting_down"): 0, ("a", "storage"): 0,
-        ("unknown", "unknown_lane"): 50, ("unknown", "shutting_down"): 0,
+        ("unknown", "unknown_lane"): 50, ("unknown", "shutting_down"): 0, ("unknown", "removed"): 0,
     }  # fmt: skip
     assert set(sink.tally.lanes) == {"a"}
 

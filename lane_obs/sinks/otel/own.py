@@ -71,7 +71,7 @@ class OwnSpans:
 
         A span and no event on the command's: that one has ended as a rule.
         """
-        ids, (rule, value, threshold, alert, severity, lane, active, _) = fact[4], fact[5:]
+        ids, (rule, value, threshold, alert, severity, lane, active, *_) = fact[4], fact[5:]
         above = SpanContext(ids.trace_id, ids.span_id, False, SAMPLED)  # noqa: FBT003
         attributes = {
             "messaging.destination.name": lane,

@@ -19,11 +19,12 @@ from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, SpanContext, Tra
 from lane_obs.core.fact import completed, started, told
 from lane_obs.core.histogram import QUICK_BOUNDS
 from lane_obs.core.wait import between
-from lane_obs.events import CommandCancelled, CommandExpired, CommandFailed, CommandRetry, CommandTimedOut
+from lane_obs.events import CommandCancelled, CommandExpired, CommandFailed, CommandRetry, CommandTimedOut, LaneRemoved
 from lane_obs.metrics import BUCKETS, CATALOGUE, catalogue
+from lane_obs.sinks.otel_metrics.pruning import prune
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider
     from opentelemetry.metrics import Histogram as Instrument
@@ -112,6 +113,12 @@ class Instruments:
             if shown is not None and shown() is queue:  # else another of this name took over
                 del self._queues[queue.name]
 
+    def forget(self, queue: str, lanes: Collection[str]) -> None:
+        """Shows lanes of a queue no more: they were removed."""
+        provider = self._provider()
+        if provider is not None:
+            prune(provider, _SCOPE, queue, lanes)
+
     def histogram(self, metric: Metric, bounds: tuple[float, ...]) -> Instrument:
         """The instrument of one metric and these bounds."""
         with self._making:
@@ -162,6 +169,7 @@ class Recorder:
         self._queue = queue
         self._by_type = by_type
         self._targets: dict[tuple[Metric, tuple[str, ...]], tuple[Instrument, dict[str, str]]] = {}
+        self._gone: set[str] = set()
         self._seen: dict[tuple[Metric, tuple[str, ...]], tuple[list[int], float]] = {}
 
     def record(self, facts: Sequence[Fact]) -> None:
@@ -175,11 +183,22 @@ class Recorder:
                 self._end(command, at - command.started_at, at - command.submitted_at, command.trace)
             elif build is told:
                 self._tell(fact)
+            elif build is LaneRemoved:
+                self._gone.add(fact[2])
+
+    def take_gone(self) -> set[str]:
+        """The lanes that were removed since last asked and are not there again; nothing is kept of them here."""
+        gone, self._gone = self._gone, set()
+        gone -= self._tally.lanes.keys()
+        if gone:  # replaced, not changed: the event loop may be adding to it
+            self._targets = {key: made for key, made in self._targets.copy().items() if not gone.intersection(key[1])}
+        return gone
 
     def _start(self, fact: Fact) -> None:
         _, at, command, attempt, trace, ready, since, start, _ = fact
         if attempt == 1:
-            self._put(catalogue.QUEUE_WAIT, (command.home.name,), at - since, trace)
+            if command.home.name in self._tally.lanes:  # else it was removed in the same batch
+                self._put(catalogue.QUEUE_WAIT, (command.home.name,), at - since, trace)
             self._put(catalogue.DISPATCH_DELAY, (), between(ready, since, start, at).scheduler, None)
 
     def _tell(self, fact: Fact) -> None:
@@ -191,6 +210,8 @@ class Recorder:
 
     def _end(self, command: Any, seconds: float | None, whole: float | None, trace: TraceIds | None) -> None:
         lane = command.home.name
+        if lane not in self._tally.lanes:
+            return
         if seconds is not None:
             values: tuple[str, ...] = (lane,)
             if self._by_type:

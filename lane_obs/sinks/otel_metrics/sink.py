@@ -116,7 +116,7 @@ class OtelMetricsSink:
         """
         if self._queue() is not None:
             raise ConfigError("sinks", self, "give each queue an OtelMetricsSink of its own")
-        self._tally = Tally(self._bounds.of_lanes(queue.lanes), self._command_types)
+        self._tally = Tally(self._bounds.of_lanes(queue.lanes), self._command_types, self._bounds.of)
         self._reader = Reader(self._tally, queue.bus)
         self._bus, self._now, self._queue = queue.bus, queue.clock.now, weakref.ref(queue)
         self._early = [] if self._provider is None else None
@@ -196,6 +196,8 @@ class OtelMetricsSink:
         queue = self._queue()
         if queue is None:
             return {}
+        if self._instruments is not None and (gone := self._recorder.take_gone()):
+            self._instruments.forget(self.name, gone)
         rows = self._reader.read(queue.stats())
         for metric in _KEPT_BY_OTHERS:
             for values, histogram in rows[metric]:

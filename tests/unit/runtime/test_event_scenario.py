@@ -44,10 +44,12 @@ COMMAND = {"command_id", "lane", "command_type", "attempt"}
 TIMES = {"wait_seconds", "wait_by_cause", "attempt_seconds", "run_seconds", "end_to_end_seconds"}
 ERROR = {"error_type", "error"}
 LETTER = {"command_id", "lane", "command_type"}
-ALERT = {"rule", "value", "threshold", "alert", "severity", "lane", "active_seconds", "silenced"}
+ALERT = {"rule", "value", "threshold", "alert", "severity", "lane", "active_seconds", "silenced", "reason"}
 NOTIFICATION = {"notifier", "alerts"}
 
 FIELDS: dict[str, set[str]] = {
+    "queue.lane.added": {"lane", "pending", "policies"},
+    "queue.lane.removed": {"lane", "pending", "ended"},
     "queue.command.submitted": COMMAND | {"delay_seconds", "deadline_seconds", "requeued"},
     "queue.command.ready": COMMAND,
     "queue.command.started": COMMAND | {"wait_seconds", "wait_by_cause"},
@@ -128,6 +130,8 @@ async def lanes_steered(clock: VirtualClock, manager: QueueManager) -> None:
     manager.resume("b")
     manager.set_lane("b", priority=3)
     await clock.run(manager.drain())
+    manager.add_lane("c", LaneConfig(0, 1))
+    await clock.run(manager.remove_lane("c"))
     for _ in range(MAX_FAILURES):
         await clock.run(await manager.submit("a", noop))
 

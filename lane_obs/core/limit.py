@@ -1,7 +1,7 @@
 """How much of a rate limit is left, and when there is enough of it: token buckets and sliding windows.
 
 A limiter is asked and told with the time as an argument. Asking (`due`, `left`) changes nothing that counts, so it does
-not matter how often it is done. Amounts are kept as whole billionths, so sums of costs such as 0.1 are exact.
+not matter how often it is done. Amounts are kept as whole trillionths, so sums of costs such as 0.1 are exact.
 Times are clock seconds.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from lane_obs.config import RateLimit
 
-_BILLION: Final = 10**9
+_PARTS: Final = 10**12
 _SAME: Final = 0.5e-9
 """Two times closer than this are one: a clock that counts in seconds cannot tell them apart for long."""
 _MOST_DIPS = 256
@@ -65,7 +65,7 @@ class TokenBucket:
             self._dips.clear()
         else:
             self._note_dip(now, max(missing, 0.0))
-        self._change(_billionths(cost))
+        self._change(_parts(cost))
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`.
@@ -79,7 +79,7 @@ class TokenBucket:
             taken_at: when it was taken.
             now: the time.
         """
-        more = _billionths(true_cost) - _billionths(taken)
+        more = _parts(true_cost) - _parts(taken)
         if more >= 0:
             self._change(more)
         elif taken_at >= self._origin:
@@ -91,7 +91,7 @@ class TokenBucket:
 
     def _change(self, more: int) -> None:
         self._taken += more
-        self._full_at = self._origin + self._taken / (self.rate * _BILLION)
+        self._full_at = self._origin + self._taken / (self.rate * _PARTS)
 
     def _note_dip(self, now: float, missing: float) -> None:
         dips = self._dips
@@ -110,9 +110,9 @@ class TokenBucket:
         first = bisect_right(dips, taken_at, key=itemgetter(0))
         if first == len(dips):
             return amount
-        amount = min(amount, int(dips[first][1] * _BILLION))
+        amount = min(amount, int(dips[first][1] * _PARTS))
         for index in range(first, len(dips)):
-            dips[index][1] -= amount / _BILLION
+            dips[index][1] -= amount / _PARTS
         while first and dips[first - 1][1] >= dips[first][1]:
             del dips[first - 1]
             first -= 1
@@ -167,7 +167,7 @@ class SlidingWindow:
         if cost > self.most:
             return math.inf
         self._let_go(now)
-        over = self._held + _billionths(cost) - _billionths(self.most)
+        over = self._held + _parts(cost) - _parts(self.most)
         if over <= 0 or not cost:
             return now
         if cost != self._asked:
@@ -189,7 +189,7 @@ class SlidingWindow:
             times.append(now)
             self._amounts.append(0)
             self._joined_at = now
-        self._change(-1, _billionths(cost))
+        self._change(-1, _parts(cost))
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`; no matter once that has left.
@@ -204,12 +204,12 @@ class SlidingWindow:
         # An entry that stands for several takes has the time of the latest.
         index = bisect_left(self._times, taken_at, self._first)
         if taken_at >= self._made_at and taken_at + self.seconds - now >= _SAME and index < len(self._times):
-            self._change(index, _billionths(true_cost) - _billionths(taken))
+            self._change(index, _parts(true_cost) - _parts(taken))
 
     def left(self, now: float) -> float:
         """Tokens that may be taken now; below zero where true costs were above what was taken."""
         self._let_go(now)
-        return self.most - self._held / _BILLION
+        return self.most - self._held / _PARTS
 
     def _change(self, index: int, more: int) -> None:
         self._amounts[index] += more
@@ -242,5 +242,5 @@ def make_limiter(limit: RateLimit, now: float) -> Limiter:
     return TokenBucket(limit.amount / limit.seconds, limit.burst, now)
 
 
-def _billionths(cost: float) -> int:
-    return round(cost * _BILLION)
+def _parts(cost: float) -> int:
+    return round(cost * _PARTS)

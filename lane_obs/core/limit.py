@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from lane_obs.config import RateLimit
 
 _PARTS: Final = 10**12
-_SAME: Final = 0.5e-9
-"""Two times closer than this are one: a clock that counts in seconds cannot tell them apart for long."""
+_SAME: Final = 1e-9
+"""Two times closer than this are one: a clock may round to it, and a float cannot tell them apart for long."""
 _MOST_DIPS = 256
 _MOST_ENTRIES = 1024
 _COMPACT_FLOOR = 64
@@ -28,7 +28,7 @@ class TokenBucket:
     """At most `burst + rate * T` in any window of T seconds: a bucket of `burst` tokens that refills at `rate`.
 
     It keeps the time at which it will be full (the "theoretical arrival time" of the generic cell rate algorithm,
-    ITU-T I.371), worked out anew from all that was taken since it was last full: one rounding, however many takes.
+    ITU-T I.371), worked out anew from all that was taken since it was last full: however many takes, one rounding.
 
     Args:
         rate: tokens a second, above zero.
@@ -42,10 +42,12 @@ class TokenBucket:
         self.rate = rate
         self.most = burst
         """The largest cost that one command may have."""
+        # The present run: since when the bucket is not full, what was taken since, and when it will be full again.
         self._origin = now
         self._taken = 0
         self._full_at = now
-        # What was missing just before a take, as [time, tokens], of those that no later one was as low as.
+        # For corrections: [time, tokens], increasing. Between the entry before and this one, what was taken in the run
+        # less what flowed in was never less than that. Below zero the bucket ran over.
         self._dips: deque[list[float]] = deque()
 
     def due(self, cost: float, now: float) -> float:
@@ -57,14 +59,13 @@ class TokenBucket:
 
     def take(self, cost: float, now: float) -> None:
         """Takes `cost`, whether it is due or not."""
-        missing = (self._full_at - now) * self.rate
         # Idle time below the resolution is none: else each start would drop the rounding of its time.
         if now - self._full_at >= _SAME:
             self._origin = now
             self._taken = 0
             self._dips.clear()
         else:
-            self._note_dip(now, max(missing, 0.0))
+            self._note(now)
         self._change(_parts(cost))
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
@@ -80,10 +81,20 @@ class TokenBucket:
             now: the time.
         """
         more = _parts(true_cost) - _parts(taken)
-        if more >= 0:
-            self._change(more)
-        elif taken_at >= self._origin:
-            self._change(-self._give_back(-more, taken_at))
+        if taken_at < self._origin:
+            if more < 0:
+                return
+            taken_at = self._origin
+        dips = self._dips
+        first = bisect_right(dips, taken_at, key=itemgetter(0))
+        # Of the first entry after the take, a part may be from before it: that is not lifted.
+        begun = dips[first - 1][0] if first else self._origin
+        for index in range(first if more < 0 or begun == taken_at else first + 1, len(dips)):
+            dips[index][1] += more / _PARTS
+        while 0 < first < len(dips) and dips[first - 1][1] >= dips[first][1]:
+            del dips[first - 1]
+            first -= 1
+        self._change(more)
 
     def left(self, now: float) -> float:
         """Tokens inside; below zero while a debt is paid off."""
@@ -91,32 +102,24 @@ class TokenBucket:
 
     def _change(self, more: int) -> None:
         self._taken += more
-        self._full_at = self._origin + self._taken / (self.rate * _PARTS)
+        self._full_at = self._origin + (self._taken / _PARTS - self._run_over()) / self.rate
 
-    def _note_dip(self, now: float, missing: float) -> None:
+    def _run_over(self) -> float:
+        return min(self._dips[0][1], 0.0) if self._dips else 0.0
+
+    def _note(self, now: float) -> None:
         dips = self._dips
-        while dips and dips[-1][1] >= missing:
+        # It is not full, or only just: it does not run over but for rounding.
+        low = max(self._taken / _PARTS - (now - self._origin) * self.rate, self._run_over())
+        while dips and dips[-1][1] >= low:
             dips.pop()
         if dips and dips[-1][0] == now:
             return
-        dips.append([now, missing])
+        dips.append([now, low])
         if len(dips) > _MOST_DIPS:
-            # The two oldest become one: the later time, and the less to give back.
-            dips[1][1] = dips.popleft()[1]
-
-    def _give_back(self, amount: int, taken_at: float) -> int:
-        """How much of a refund counts: no more than was ever missing since."""
-        dips = self._dips
-        first = bisect_right(dips, taken_at, key=itemgetter(0))
-        if first == len(dips):
-            return amount
-        amount = min(amount, int(dips[first][1] * _PARTS))
-        for index in range(first, len(dips)):
-            dips[index][1] -= amount / _PARTS
-        while first and dips[first - 1][1] >= dips[first][1]:
-            del dips[first - 1]
-            first -= 1
-        return amount
+            # The two oldest become one: the later time and the lower amount hold for both.
+            low = dips.popleft()[1]
+            dips[0][1] = low
 
 
 class SlidingWindow:

@@ -1,7 +1,7 @@
 """How much of a rate limit is left, and when there is enough of it: token buckets and sliding windows.
 
 A limiter is asked and told with the time as an argument. Asking (`due`, `left`) changes nothing that counts, so it does
-not matter how often it is done. Amounts are kept as whole billionths, so sums of costs such as 0.1 are exact.
+not matter how often it is done. Amounts are kept as whole trillionths, so sums of costs such as 0.1 are exact.
 Times are clock seconds.
 """
 
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 if TYPE_CHECKING:
     from lane_obs.config import RateLimit
 
-_BILLION: Final = 10**9
-_SAME: Final = 0.5e-9
-"""Two times closer than this are one: a clock that counts in seconds cannot tell them apart for long."""
+_PARTS: Final = 10**12
+_SAME: Final = 1e-9
+"""Two times closer than this are one: a clock may round to it, and a float cannot tell them apart for long."""
 _MOST_DIPS = 256
 _MOST_ENTRIES = 1024
 _COMPACT_FLOOR = 64
@@ -28,7 +28,7 @@ class TokenBucket:
     """At most `burst + rate * T` in any window of T seconds: a bucket of `burst` tokens that refills at `rate`.
 
     It keeps the time at which it will be full (the "theoretical arrival time" of the generic cell rate algorithm,
-    ITU-T I.371), worked out anew from all that was taken since it was last full: one rounding, however many takes.
+    ITU-T I.371), worked out anew from all that was taken since it was last full: however many takes, one rounding.
 
     Args:
         rate: tokens a second, above zero.
@@ -42,10 +42,12 @@ class TokenBucket:
         self.rate = rate
         self.most = burst
         """The largest cost that one command may have."""
+        # The present run: since when the bucket is not full, what was taken since, and when it will be full again.
         self._origin = now
         self._taken = 0
         self._full_at = now
-        # What was missing just before a take, as [time, tokens], of those that no later one was as low as.
+        # For corrections: [time, tokens], increasing. Between the entry before and this one, what was taken in the run
+        # less what flowed in was never less than that. Below zero the bucket ran over.
         self._dips: deque[list[float]] = deque()
 
     def due(self, cost: float, now: float) -> float:
@@ -57,15 +59,14 @@ class TokenBucket:
 
     def take(self, cost: float, now: float) -> None:
         """Takes `cost`, whether it is due or not."""
-        missing = (self._full_at - now) * self.rate
         # Idle time below the resolution is none: else each start would drop the rounding of its time.
         if now - self._full_at >= _SAME:
             self._origin = now
             self._taken = 0
             self._dips.clear()
         else:
-            self._note_dip(now, max(missing, 0.0))
-        self._change(_billionths(cost))
+            self._note(now)
+        self._change(_parts(cost))
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`.
@@ -79,11 +80,21 @@ class TokenBucket:
             taken_at: when it was taken.
             now: the time.
         """
-        more = _billionths(true_cost) - _billionths(taken)
-        if more >= 0:
-            self._change(more)
-        elif taken_at >= self._origin:
-            self._change(-self._give_back(-more, taken_at))
+        more = _parts(true_cost) - _parts(taken)
+        if taken_at < self._origin:
+            if more < 0:
+                return
+            taken_at = self._origin
+        dips = self._dips
+        first = bisect_right(dips, taken_at, key=itemgetter(0))
+        # Of the first entry after the take, a part may be from before it: that is not lifted.
+        begun = dips[first - 1][0] if first else self._origin
+        for index in range(first if more < 0 or begun == taken_at else first + 1, len(dips)):
+            dips[index][1] += more / _PARTS
+        while 0 < first < len(dips) and dips[first - 1][1] >= dips[first][1]:
+            del dips[first - 1]
+            first -= 1
+        self._change(more)
 
     def left(self, now: float) -> float:
         """Tokens inside; below zero while a debt is paid off."""
@@ -91,32 +102,24 @@ class TokenBucket:
 
     def _change(self, more: int) -> None:
         self._taken += more
-        self._full_at = self._origin + self._taken / (self.rate * _BILLION)
+        self._full_at = self._origin + (self._taken / _PARTS - self._run_over()) / self.rate
 
-    def _note_dip(self, now: float, missing: float) -> None:
+    def _run_over(self) -> float:
+        return min(self._dips[0][1], 0.0) if self._dips else 0.0
+
+    def _note(self, now: float) -> None:
         dips = self._dips
-        while dips and dips[-1][1] >= missing:
+        # It is not full, or only just: it does not run over but for rounding.
+        low = max(self._taken / _PARTS - (now - self._origin) * self.rate, self._run_over())
+        while dips and dips[-1][1] >= low:
             dips.pop()
         if dips and dips[-1][0] == now:
             return
-        dips.append([now, missing])
+        dips.append([now, low])
         if len(dips) > _MOST_DIPS:
-            # The two oldest become one: the later time, and the less to give back.
-            dips[1][1] = dips.popleft()[1]
-
-    def _give_back(self, amount: int, taken_at: float) -> int:
-        """How much of a refund counts: no more than was ever missing since."""
-        dips = self._dips
-        first = bisect_right(dips, taken_at, key=itemgetter(0))
-        if first == len(dips):
-            return amount
-        amount = min(amount, int(dips[first][1] * _BILLION))
-        for index in range(first, len(dips)):
-            dips[index][1] -= amount / _BILLION
-        while first and dips[first - 1][1] >= dips[first][1]:
-            del dips[first - 1]
-            first -= 1
-        return amount
+            # The two oldest become one: the later time and the lower amount hold for both.
+            low = dips.popleft()[1]
+            dips[0][1] = low
 
 
 class SlidingWindow:
@@ -167,7 +170,7 @@ class SlidingWindow:
         if cost > self.most:
             return math.inf
         self._let_go(now)
-        over = self._held + _billionths(cost) - _billionths(self.most)
+        over = self._held + _parts(cost) - _parts(self.most)
         if over <= 0 or not cost:
             return now
         if cost != self._asked:
@@ -189,7 +192,7 @@ class SlidingWindow:
             times.append(now)
             self._amounts.append(0)
             self._joined_at = now
-        self._change(-1, _billionths(cost))
+        self._change(-1, _parts(cost))
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`; no matter once that has left.
@@ -204,12 +207,12 @@ class SlidingWindow:
         # An entry that stands for several takes has the time of the latest.
         index = bisect_left(self._times, taken_at, self._first)
         if taken_at >= self._made_at and taken_at + self.seconds - now >= _SAME and index < len(self._times):
-            self._change(index, _billionths(true_cost) - _billionths(taken))
+            self._change(index, _parts(true_cost) - _parts(taken))
 
     def left(self, now: float) -> float:
         """Tokens that may be taken now; below zero where true costs were above what was taken."""
         self._let_go(now)
-        return self.most - self._held / _BILLION
+        return self.most - self._held / _PARTS
 
     def _change(self, index: int, more: int) -> None:
         self._amounts[index] += more
@@ -242,5 +245,5 @@ def make_limiter(limit: RateLimit, now: float) -> Limiter:
     return TokenBucket(limit.amount / limit.seconds, limit.burst, now)
 
 
-def _billionths(cost: float) -> int:
-    return round(cost * _BILLION)
+def _parts(cost: float) -> int:
+    return round(cost * _PARTS)

@@ -1,9 +1,9 @@
 """Limiters against what a limit means, worked out anew in exact fractions for each start.
 
-A start of cost c may happen at the earliest time at which no window that ends with it holds more than it may. For a bucket:
-no window of T seconds more than burst + rate * T. For a sliding window: none of its length more than its amount. Neither
-needs to know how a limiter works. Commands wait in one line for one of a few slots; the limiter is asked as a dispatcher
-does it, once before it waits and once when the time has come, and now and then in between.
+A start of cost c may happen at the earliest time at which no window that ends with it holds more than it may. For a
+bucket: no window of T seconds more than burst + rate * T. For a sliding window: none of its length more than its
+amount. Neither needs to know how a limiter works. Commands wait in one line for one of a few slots; the limiter is
+asked as a dispatcher does it, once before it waits and once when the time has come, and now and then in between.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import random
 from fractions import Fraction
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +20,7 @@ from lane_obs import RateLimit
 from lane_obs.core.limit import SlidingWindow, TokenBucket, make_limiter
 
 SAME = Fraction(2, 10**9)
-"""Two times closer than this are one: the limiter's own half nanosecond, and the rounding of a few floats."""
+"""Two times closer than this are one: the limiter's own nanosecond, and the rounding of a few floats."""
 
 
 class Take:
@@ -33,8 +32,9 @@ class Take:
 
 
 def exact_of(limit: RateLimit) -> tuple[Fraction, Fraction, Fraction | None]:
-    burst = None if limit.burst is None else Fraction(limit.burst)
-    return Fraction(limit.amount), Fraction(limit.seconds), burst
+    # Amounts are what they are written as: 44.799, and not the float next to it.
+    burst = None if limit.burst is None else Fraction(repr(limit.burst))
+    return Fraction(repr(limit.amount)), Fraction(limit.seconds), burst
 
 
 def earliest(limit: RateLimit, takes: list[Take], cost: Fraction) -> Fraction:
@@ -101,7 +101,7 @@ class Play:
         return self
 
     def a_cost(self) -> Fraction:
-        most = Fraction(self.limiter.most)
+        most = Fraction(repr(self.limiter.most))
         kind = self.rng.random()
         if kind < 0.5:
             return Fraction(1)
@@ -133,11 +133,7 @@ class Play:
         if self.debts:
             settled_late = [Take(take.at, min(take.taken, take.cost)) for take in self.takes]
             wanted = earliest(self.limit, sorted(settled_late + self.debts, key=lambda take: take.at), cost)
-        late = now - max(Fraction(self.changed_at), wanted) - SAME
-        # Of each correction a bucket may lose the last billionth of a token, never win it.
-        if late > 0 and self.settling != "none":
-            late -= Fraction(len(self.takes), 10**9) * Fraction(self.limit.seconds) / Fraction(self.limit.amount)
-        assert late <= 0, "later than needed"
+        assert now <= max(Fraction(self.changed_at), wanted) + SAME, "later than needed"
 
     def ask(self, cost: float) -> float:
         for _ in range(self.rng.randint(0, 2) if self.asking else 0):
@@ -180,8 +176,119 @@ def a_limit(rng: random.Random) -> RateLimit:
 def test_starts_are_at_the_earliest_time_that_the_limit_allows(settling: str) -> None:
     for number in range(2_500):
         rng = random.Random(f"{settling} {number}")
+<<<<<<< HEAD
         play = Play(rng, a_limit(rng), settling=settling, asking=number % 2 == 0).run(
             rng.choice([3, 5, 8, 12]) if number % 50 else 40
         )
+=======
+        play = Play(rng, a_limit(rng), settling=settling, asking=number % 2 == 0)
+        play.run(rng.choice([3, 4, 6, 10]) if number % 50 else 40)
+>>>>>>> h_limit
         if settling in {"none", "down"} and number % 4 == 0:
             assert_within(play.limit, play.takes)
+
+
+def test_a_bucket_that_remembers_little_of_the_past_stays_within_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lane_obs.core.limit._MOST_DIPS", 2)
+    for number in range(500):
+        rng = random.Random(number)
+        Play(rng, RateLimit.per_second(1, rng.choice([5, 20, 100])), settling="both").run(25)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_starts_do_not_depend_on_how_often_a_limiter_is_asked(seed: int) -> None:
+    limit = a_limit(random.Random(seed))
+    starts = []
+    for asks in (0, 3, 50):
+        rng, more = random.Random(seed), random.Random(asks)
+        now = 1e6
+        limiter = make_limiter(limit, now)
+        times = []
+        for _ in range(30):
+            now += rng.expovariate(limit.amount / limit.seconds)
+            cost = rng.choice([0.25, 0.5, 1.0])
+            due = limiter.due(cost, now)
+            for when in sorted(now + more.random() * (due - now) for _ in range(asks)):
+                assert limiter.due(cost, when) == due
+                limiter.left(when)
+            now = limiter.due(cost, due)
+            limiter.take(cost, now)
+            times.append(now)
+        starts.append(times)
+    assert starts[0] == starts[1] == starts[2]
+
+
+@given(
+    rate=st.floats(1e-3, 1e6),
+    burst=st.integers(1, 50),
+    cost=st.sampled_from([1.0, 0.1, 0.3, 0.7]),
+    begin=st.sampled_from([0.0, 1e6, 123.456]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_bucket_that_never_rests_keeps_its_rate_without_drift(
+    rate: float, burst: int, cost: float, begin: float
+) -> None:
+    bucket = TokenBucket(rate, float(burst), begin)
+    now = begin
+    count = 2_000
+    for _ in range(count):
+        now = bucket.due(cost, now)
+        bucket.take(cost, now)
+    wanted = begin + max(Fraction(0), count * Fraction(repr(cost)) - burst) / Fraction(rate)
+    assert abs(Fraction(now) - wanted) <= SAME + Fraction(math.ulp(now))
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=30), st.integers(1, 5))
+def test_rest_is_worth_a_full_bucket_and_no_more(rests: list[float], burst: int) -> None:
+    bucket = TokenBucket(0.1, float(burst), 0.0)
+    now = 0.0
+    for rest in rests:
+        now = max(now + rest, bucket.due(burst, now))
+        for _ in range(burst):
+            assert bucket.due(1.0, now) == now
+            bucket.take(1.0, now)
+        assert bucket.due(1.0, now) == pytest.approx(now + 10)
+
+
+@given(seed=st.integers(0, 2**32), costs=st.sampled_from(["whole", "small", "settled to nothing"]))
+@settings(max_examples=10, deadline=None)
+def test_a_sliding_window_keeps_no_more_than_it_may_and_stays_within_its_amount(seed: int, costs: str) -> None:
+    rng = random.Random(seed)
+    window = SlidingWindow(4.0, 10.0, 0.0)
+    now, takes, most, last = 0.0, [], 0, Fraction(0)
+    for _ in range(8_000):
+        cost = 1.0 if costs == "whole" else 0.001
+        now += rng.expovariate(4.0 if costs == "whole" else 4000.0)
+        now = window.due(cost, now)
+        window.take(cost, now)
+        takes.append((now, Fraction(repr(cost))))
+        most = max(most, len(window._times) - window._first)
+        if costs == "settled to nothing":
+            window.settle(cost, 0.0, now, now)
+    assert most <= (4 if costs == "whole" else 2 * 1024 + 1)
+    assert len(window._times) <= 2 * most + 65
+    if costs != "settled to nothing":
+        first = 0
+        for at, cost in takes:
+            last += cost
+            while takes[first][0] + 10.0 - at < 1e-9:
+                last -= takes[first][1]
+                first += 1
+            assert last <= 4
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=10, deadline=None)
+def test_a_bucket_keeps_no_more_than_it_may(seed: int) -> None:
+    rng = random.Random(seed)
+    bucket = TokenBucket(1.0, 1e6, 0.0)
+    now, running = 0.0, []
+    for _ in range(3_000):
+        now += rng.random()
+        bucket.take(1 + rng.random(), now)
+        running.append(now)
+        if rng.random() < 0.5:
+            bucket.settle(1.0, 0.5, running.pop(rng.randrange(len(running))), now)
+        assert len(bucket._dips) <= 256
+        assert bucket.left(now) <= bucket.most

@@ -68,15 +68,19 @@ class BoostedQueue:
 
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
-        record = self.peek()
-        assert record is not None
-        heap = self._heap
+        heap, fresh, inside = self._heap, self._fresh, self._inside
+        # Nearly always nothing is boosted, and the first new command is next: seen here, it takes half the time.
+        record = None if heap else fresh[0]
+        if record is None or record.state is not _READY or record.level != self._fresh_level or record not in inside:
+            record = self.peek()
+            assert record is not None
         if heap and heap[0][3] is record:
             heappop(heap)
         else:
-            self._fresh.popleft()
-        del self._inside[record]
-        self._compact()
+            fresh.popleft()
+        del inside[record]
+        if len(fresh) + len(heap) > 2 * len(inside):  # seldom, and asked here it saves the call
+            self._compact()
         return record
 
     def forget(self) -> None:

@@ -79,7 +79,7 @@ class BoostedQueue:
         else:
             fresh.popleft()
         del inside[record]
-        if len(fresh) + len(heap) > 2 * len(inside):  # seldom, and asked here it saves the call
+        if len(fresh) + len(heap) > 2 * (len(inside) - self._ghosts):  # seldom, and asked here it saves the call
             self._compact()
         return record
 

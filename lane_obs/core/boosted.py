@@ -69,9 +69,10 @@ class BoostedQueue:
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
         heap, fresh, inside = self._heap, self._fresh, self._inside
-        # Nearly always nothing is boosted, and the first new command is next: seen here, it takes half the time.
+        # Nearly always nothing is boosted, and the first new command is next: seen here, it takes half the time. Its
+        # level is that of all then, as another one would stand in the heap.
         record = None if heap else fresh[0]
-        if record is None or record.state is not _READY or record.level != self._fresh_level or record not in inside:
+        if record is None or record.state is not _READY or record not in inside:
             record = self.peek()
             assert record is not None
         if heap and heap[0][3] is record:

@@ -39,8 +39,8 @@ _USE_OF_LANE = {
 }
 _OVERVIEW = [
     "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig", "RetryPolicy",
-    "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor", "MonitorConfig",
-    "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
+    "PriorityBoost", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
+    "MonitorConfig", "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
     "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",
@@ -116,6 +116,18 @@ def _default_lanes() -> str:
         for name, lane in lane_obs.DEFAULT_LANES.items()
     ]
     return table(["Lane", "Priority", "Min", "Max", "For"], rows)
+
+
+def _boosts() -> str:
+    kinds = {"standard": lane_obs.PriorityBoost.standard(), "aggressive": lane_obs.PriorityBoost.aggressive()}
+    rows = [
+        (
+            f"`PriorityBoost.{name}(deadline)`",
+            *(f"less {less} at {share * 100:g} % left" for share, less in boost.steps),
+        )
+        for name, boost in kinds.items()
+    ]
+    return table(["Boost", "First step", "Second", "Third", "Fourth"], rows)
 
 
 def _wait_causes() -> str:
@@ -366,6 +378,7 @@ def _read_by(spec: alerts.AlertSpec) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "api": _api,
+    "boosts": _boosts,
     "dashboards": _dashboards,
     "default-alerts": _default_alerts,
     "default-lanes": _default_lanes,
@@ -378,6 +391,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "metrics": _metrics,
     "monitor-config": lambda: _fields(lane_obs.MonitorConfig),
     "overview": _overview,
+    "priority-boost": lambda: _fields(lane_obs.PriorityBoost),
     "queue-options": lambda: _fields(lane_obs.CommandQueue, lane_obs.QueueManager, column="Argument"),
     "retry-policy": lambda: _fields(lane_obs.RetryPolicy),
     "rule": lambda: _fields(lane_obs.Rule),

@@ -98,14 +98,14 @@ class PriorityBoost:
         """
         reached = age + _SLACK
         if self.every is not None:
-            every = float(self.every)  # type: ignore[arg-type]
+            every: float = self.every  # type: ignore[assignment]
             times = max(0, math.floor(reached / every))
             return times * self.by, (times + 1) * every
-        whole = self.deadline if deadline is None else deadline
+        whole: float | None = self.deadline if deadline is None else deadline  # type: ignore[assignment]
         boost = 0
         if whole is not None:
             for share, less in self.steps:
-                due = float(whole) * (1 - share)  # type: ignore[arg-type]
+                due = whole * (1 - share)
                 if reached < due:
                     return boost, due
                 boost = less
@@ -123,8 +123,9 @@ class PriorityBoost:
             The effective priority, and the age of its next change; infinity once it has fallen as far as it may.
         """
         boost, change = self.at(age, deadline)
-        lowest = min(self.floor, priority)
-        return (priority - boost, change) if priority - boost > lowest else (lowest, math.inf)
+        level = priority - boost
+        lowest = self.floor if self.floor < priority else priority  # `min` takes longer
+        return (level, change) if level > lowest else (lowest, math.inf)
 
     def bound(self, priority: int, other: int, deadline: float | None = None) -> float:
         """The age from which a command of `priority` is at least as important as one of priority `other`.
@@ -146,13 +147,9 @@ class PriorityBoost:
             return math.inf
         if self.every is not None:
             return float(self.every) * -((other - priority) // self.by)  # type: ignore[arg-type]
-        whole = self.deadline if deadline is None else deadline
-        ages = (
-            float(whole) * (1 - share)  # type: ignore[arg-type]
-            for share, less in self.steps
-            if whole is not None and less >= priority - other
-        )
-        return next(ages, math.inf)
+        whole: float | None = self.deadline if deadline is None else deadline  # type: ignore[assignment]
+        shares = [share for share, less in self.steps if less >= priority - other]
+        return whole * (1 - shares[0]) if shares and whole is not None else math.inf
 
 
 def _to_interval(value: object) -> float:

@@ -86,6 +86,7 @@ class Model:
     def bounded(self) -> None:
         assert len(self.queue._fresh) + len(self.queue._heap) <= 2 * len(self.plain) + FLOOR
         assert len(self.queue._inside) <= 2 * len(self.plain) + FLOOR
+        assert len(self.queue._inside) - self.queue._ghosts == len(self.plain)
 
 
 @given(

@@ -127,12 +127,30 @@ def test_a_command_that_ended_and_was_requeued_stands_inside_twice() -> None:
 def test_a_queue_can_be_poured_into_another_one() -> None:
     queue, inside = filled(5, 5, 5)
     change(queue, inside[2], 4)
+    for level in (4, 3, 5):  # it stands there twice in the end, among the new ones and in the heap
+        change(queue, inside[1], level)
+    for level in (3, 4):  # and this one twice in the heap
+        change(queue, inside[2], level)
     taken = []
     while queue.peek() is not None:
-        taken.append(queue.pop())  # still ready: nothing starts it
-    assert [one.seq for one in taken] == [3, 1, 2]
-    assert places(queue) < 70
+        taken.append(queue.pop().seq)  # still ready: nothing starts it
+    assert taken == [3, 1, 2]
     assert queue.oldest_since() is None
+
+
+def test_what_was_poured_out_of_many_places_stays_out() -> None:
+    queue, inside = filled(*[5] * 200)
+    for one in inside:
+        change(queue, one, 4)
+    for one in inside:
+        change(queue, one, 5)
+    assert [queue.pop().seq for _ in inside] == list(range(1, 201))  # asked for nothing but the next
+    assert queue.peek() is None
+    assert places(queue) == 0
+    queue, inside = filled(5, 5, 5)
+    change(queue, inside[0], 4)
+    change(queue, inside[0], 5)
+    assert [queue.pop().seq for _ in inside] == [1, 2, 3]
 
 
 def test_the_oldest_age_is_that_of_the_longest_ready_whatever_its_level() -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lane_obs.config.check import check_keys, to_count
+from lane_obs.config.check import check_keys
 from lane_obs.config.lane import LaneConfig, QueueConfig
-from lane_obs.config.partitions import Partitions
 from lane_obs.config.retry import RetryPolicy
 from lane_obs.errors import CommandTimeout, ConfigError
 
@@ -101,34 +100,6 @@ def retry_from_table(table: Any) -> RetryPolicy:
                 raise ConfigError(f"retry.{key}", values[key], "give a list of names of exception types")
             values[key] = tuple(_exception_named(f"retry.{key}", name) for name in values[key])
     return RetryPolicy(**values)
-
-
-_PARTITION_KINDS = ("by_key", "per_key", "round_robin")
-
-
-def partitions_from_table(field: str, table: Any) -> Partitions:
-    """Makes partitions of a table such as `{ by_key = 16, fair = true }`, `{ per_key = true }`, `{ round_robin = 4 }`.
-
-    Raises:
-        ConfigError: not one kind, a value that is not allowed, or a function, which has to be given in Python.
-    """
-    _check_table(field, table)
-    if "custom" in table or "function" in table:
-        raise ConfigError(f"{field}.custom", "(...)", "a function cannot come from a file; set it with set_lane")
-    check_keys(f"{field}.", table, (*_PARTITION_KINDS, "fair"))
-    kinds = [kind for kind in _PARTITION_KINDS if kind in table]
-    if len(kinds) != 1:
-        raise ConfigError(field, table, f"give one of {', '.join(_PARTITION_KINDS)}")
-    fair = table.get("fair", False)
-    if not isinstance(fair, bool):
-        raise ConfigError(f"{field}.fair", fair, "give true or false")
-    kind, value = kinds[0], table[kinds[0]]
-    if kind == "per_key":
-        if value is not True:
-            raise ConfigError(f"{field}.per_key", value, "give true, or leave the table out")
-        return Partitions.per_key(fair=fair)
-    count = to_count(f"{field}.{kind}", value, minimum=1)
-    return Partitions.by_key(count, fair=fair) if kind == "by_key" else Partitions.round_robin(count, fair=fair)
 
 
 _OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}

@@ -316,6 +316,16 @@ def test_a_partition_that_has_nothing_more_loses_what_it_was_given() -> None:
     assert [item.seq for item in run_all(queue)] == [2, 3]
 
 
+def test_a_partition_is_given_nothing_while_a_command_of_it_runs() -> None:
+    a, b = [record(seq, "a") for seq in range(20)], [record(seq, "b") for seq in range(20, 50)]
+    queue = make(*a, *b, order=FairQueue())
+    long = start(queue)
+    for _ in range(15):
+        end(queue, start(queue))
+    end(queue, long)
+    assert "".join(item.part for item in run_all(queue))[:8] in {"babababa", "abababab"}
+
+
 def test_what_a_cancelled_command_waited_for_is_left_to_the_next_one() -> None:
     first = record(1, "a", cost=10.0)
     queue = make(first, record(2, "a", cost=10.0), *(record(seq, "b") for seq in range(3, 40)), order=FairQueue())

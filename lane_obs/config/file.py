@@ -104,12 +104,15 @@ def retry_from_table(table: Any) -> RetryPolicy:
     return RetryPolicy(**values)
 
 
+<<<<<<< HEAD
 _TABLES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "retry": retry_from_table,
     "rate_limit": lambda value: rate_limit_from_table("rate_limit", value),
     "boost": lambda value: boost_from_table("boost", value),
     "partitions": lambda value: partitions_from_table("partitions", value),
 }
+=======
+>>>>>>> h_part
 _OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}
 
 

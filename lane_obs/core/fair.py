@@ -1,10 +1,14 @@
 """Fair turns among partitions: deficit round robin.
 
 Source: M. Shreedhar and G. Varghese, "Efficient Fair Queuing Using Deficit Round-Robin", IEEE/ACM Transactions on
-Networking 4(3), 1996. In each round a partition that waits gets one quantum; it starts a command when what it has
-been given covers the cost, and keeps the rest. Their work is O(1) a choice only for a quantum as large as the largest
-cost. Here the quantum is small, so that turns are short, and a partition is entered in the round in which its
-command is paid for; rounds in which nothing is are skipped.
+Networking 4(3), 1996. In each round a partition that waits is given one quantum; it starts a command when what it has
+been given covers the cost, and keeps the rest, which is less than its next command costs (their lemma 1). So partitions
+that wait from the same time on differ by less than the largest cost and a quantum.
+
+Their work is O(1) a choice only for a quantum as large as the largest cost, which makes turns long. Here the quantum
+is 1, and a partition is entered in the round in which its command is paid for; rounds in which none is are skipped. For
+that its place within a round is not the same each time, so that over any stretch of time two partitions may differ by
+twice the largest cost and quantum, where theorem 1 has twice the largest cost and one quantum.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ class _Share(msgspec.Struct, eq=False):
 class FairQueue:
     """Heads of partitions, by deficit round robin; those within one round come in the order in which they were entered.
 
-    A partition has one head at most: another one takes the place of the first. All commands without a partition share
+    A partition has one head at most: another one takes its place. All commands without a partition share
     one turn, in the order of their numbers. A choice is O(1) where no command costs more than 1, and else O(log n)
     where n is how many different rounds lie ahead: the largest cost at most.
     """

@@ -110,15 +110,16 @@ class PartitionedQueue:
 
     Attributes:
         held: ready commands inside that are not lined up.
+        parts: partitions with a command that is ready, runs or backs off, by id; `list_parts` says what is in them.
     """
 
-    __slots__ = ("_changed", "_displaced", "_fair", "_inside", "_lined_up", "_order", "_parts", "held")
+    __slots__ = ("_changed", "_displaced", "_fair", "_inside", "_lined_up", "_order", "held", "parts")
 
     def __init__(self, order: Heads) -> None:
         self._order = order
         self._fair = order if isinstance(order, FairQueue) else None
         self._changed = getattr(order, "changed", None)
-        self._parts: dict[Hashable, _Part] = {}
+        self.parts: dict[Hashable, _Part] = {}
         self._inside: dict[Record, float] = {}
         """All ready commands, and since when they are ready, longest first."""
         self._displaced: set[Record] = set()
@@ -131,7 +132,7 @@ class PartitionedQueue:
         self._inside[record] = record.since
         key = record.part
         if key is not None:
-            part = self._parts.get(key)
+            part = self.parts.get(key)
             if part is not None:
                 self.held += 1
                 if part.behind is None:
@@ -139,7 +140,7 @@ class PartitionedQueue:
                 else:
                     part.behind.fresh.append(record)
                 return
-            self._parts[key] = _Part(record)
+            self.parts[key] = _Part(record)
         self._order.add(record)
 
     def put_back(self, record: Record) -> None:
@@ -147,9 +148,9 @@ class PartitionedQueue:
         self._inside[record] = record.since
         key = record.part
         if key is not None:
-            part = self._parts.get(key)
+            part = self.parts.get(key)
             if part is None:
-                self._parts[key] = _Part(record)
+                self.parts[key] = _Part(record)
             elif part.head is not record and not self._gets_in(record, part):
                 return
         self._order.put_back(record)
@@ -189,7 +190,7 @@ class PartitionedQueue:
     def forget(self, record: Record) -> None:
         """Notes that a command inside has ended without starting."""
         del self._inside[record]
-        part = None if record.part is None else self._parts[record.part]
+        part = None if record.part is None else self.parts[record.part]
         if part is None:
             self._order.forget(record)
         elif part.head is record:
@@ -205,7 +206,7 @@ class PartitionedQueue:
 
     def ended(self, record: Record) -> None:
         """Notes that a command has ended while it was not inside. If it had its partition, the next one gets that."""
-        part = self._parts.get(record.part)
+        part = self.parts.get(record.part)
         if part is not None and part.head is record:
             self._move_up(part)
 
@@ -214,11 +215,11 @@ class PartitionedQueue:
         key = part.head.part
         record = None if part.behind is None else part.behind.pop()
         if record is None:
-            del self._parts[key]
+            del self.parts[key]
             if self._fair is not None:
                 self._fair.leave(key)
-            if not self._parts:  # a dict that was large gives its memory back only so
-                self._parts.clear()
+            if not self.parts:  # a dict that was large gives its memory back only so
+                self.parts.clear()
                 if not self._inside:
                     self._inside.clear()
             return
@@ -234,14 +235,19 @@ class PartitionedQueue:
 
     def changed(self, record: Record) -> None:
         """Notes that the level of a command inside has changed. It matters only for one that is lined up."""
-        part = self._parts.get(record.part)
-        if part is None or part.head is record or record in self._displaced:
+        if not self.is_held(record) or record in self._displaced:
             assert self._changed is not None
             self._changed(record)
 
     def is_held(self, record: Record) -> bool:
+<<<<<<< HEAD
         """Whether a ready command inside is behind another one of its partition."""
         return record.part is not None and self._parts[record.part].head is not record
+=======
+        """Whether a ready command is not lined up, as another one of its partition is ahead of it."""
+        part = self.parts.get(record.part)
+        return part is not None and part.head is not record
+>>>>>>> h_part
 
     def take_lined_up(self) -> list[Record]:
         """The commands that became lined up since last asked, other than when they were put in."""
@@ -271,13 +277,8 @@ class PartitionedQueue:
         """How many ready commands, lined up or held, have a number below `seq`. Reads them all."""
         return sum(record.seq < seq for record in self._inside)
 
-    @property
-    def part_count(self) -> int:
-        """How many partitions have a command that is ready, runs or backs off."""
-        return len(self._parts)
-
-    def parts(self) -> Iterator[tuple[Hashable, int, bool]]:
-        """Each such partition, with how many of its commands are ready, and whether one runs. From any thread."""
-        for key, part in list(self._parts.items()):
+    def list_parts(self) -> Iterator[tuple[Hashable, int, bool]]:
+        """Each partition, with how many of its commands are ready, and whether one runs. From any thread."""
+        for key, part in list(self.parts.items()):
             state, behind = part.head.state, part.behind
             yield key, (state is _READY) + (0 if behind is None else len(behind)), state is _RUNNING

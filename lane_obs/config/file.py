@@ -11,8 +11,9 @@ import msgspec
 
 from lane_obs.config.check import check_keys
 from lane_obs.config.lane import LaneConfig, QueueConfig
+from lane_obs.config.partitions import partitions_from_table
 from lane_obs.config.retry import RetryPolicy
-from lane_obs.config.table import boost_from_table, check_table, partitions_from_table, rate_limit_from_table
+from lane_obs.config.table import boost_from_table, check_table, rate_limit_from_table
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:
@@ -104,15 +105,12 @@ def retry_from_table(table: Any) -> RetryPolicy:
     return RetryPolicy(**values)
 
 
-<<<<<<< HEAD
 _TABLES: Final[Mapping[str, Callable[[Any], Any]]] = {
     "retry": retry_from_table,
     "rate_limit": lambda value: rate_limit_from_table("rate_limit", value),
     "boost": lambda value: boost_from_table("boost", value),
     "partitions": lambda value: partitions_from_table("partitions", value),
 }
-=======
->>>>>>> h_part
 _OWN_EXCEPTIONS = {"CommandTimeout": CommandTimeout}
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.config.boost import PriorityBoost
-from lane_obs.config.check import check_keys, to_count
-from lane_obs.config.partitions import Partitions
+from lane_obs.config.check import check_keys
 from lane_obs.config.rate_limit import RateLimit, to_rate_limits
 from lane_obs.errors import ConfigError
 
@@ -99,31 +98,3 @@ def boost_from_table(field: str, table: Any) -> PriorityBoost:
     except ConfigError as error:
         name = error.field.removeprefix("boost.")
         raise ConfigError(f"{field}.{kind if name == argument else name}", error.value, error.allowed) from None
-
-
-_PARTITION_KINDS = ("by_key", "per_key", "round_robin")
-
-
-def partitions_from_table(field: str, table: Any) -> Partitions:
-    """Makes partitions of a table such as `{ by_key = 16, fair = true }`, `{ per_key = true }`, `{ round_robin = 4 }`.
-
-    Raises:
-        ConfigError: not one kind, a value that is not allowed, or a function, which has to be given in Python.
-    """
-    check_table(field, table)
-    if "custom" in table or "function" in table:
-        raise ConfigError(f"{field}.custom", "(...)", "a function cannot come from a file; set it with set_lane")
-    check_keys(f"{field}.", table, (*_PARTITION_KINDS, "fair"))
-    kinds = [kind for kind in _PARTITION_KINDS if kind in table]
-    if len(kinds) != 1:
-        raise ConfigError(field, table, f"give one of {', '.join(_PARTITION_KINDS)}")
-    fair = table.get("fair", False)
-    if not isinstance(fair, bool):
-        raise ConfigError(f"{field}.fair", fair, "give true or false")
-    kind, value = kinds[0], table[kinds[0]]
-    if kind == "per_key":
-        if value is not True:
-            raise ConfigError(f"{field}.per_key", value, "give true, or leave the table out")
-        return Partitions.per_key(fair=fair)
-    count = to_count(f"{field}.{kind}", value, minimum=1)
-    return Partitions.by_key(count, fair=fair) if kind == "by_key" else Partitions.round_robin(count, fair=fair)

@@ -169,13 +169,13 @@ class Lane:
     @property
     def partitions(self) -> int | None:
         """Partitions with live commands; `None` in a lane without partitions."""
-        return self.ready.part_count if isinstance(self.ready, PartitionedQueue) else None
+        return len(self.ready.parts) if isinstance(self.ready, PartitionedQueue) else None
 
     def largest_partitions(self) -> dict[str, int]:
         """Ready commands of the partitions that have most of them. From any thread."""
-        if not isinstance(self.ready, PartitionedQueue) or self.ready.part_count > _MOST_PARTITIONS:
+        if not isinstance(self.ready, PartitionedQueue) or len(self.ready.parts) > _MOST_PARTITIONS:
             return {}
-        depths = ((waiting, str(name)) for name, waiting, _running in self.ready.parts())
+        depths = ((waiting, str(name)) for name, waiting, _running in self.ready.list_parts())
         return {name: waiting for waiting, name in nlargest(_SHOWN_PARTITIONS, depths)}
 
     def is_held(self, record: Record) -> bool:

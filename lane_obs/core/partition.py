@@ -240,14 +240,9 @@ class PartitionedQueue:
             self._changed(record)
 
     def is_held(self, record: Record) -> bool:
-<<<<<<< HEAD
-        """Whether a ready command inside is behind another one of its partition."""
-        return record.part is not None and self._parts[record.part].head is not record
-=======
         """Whether a ready command is not lined up, as another one of its partition is ahead of it."""
         part = self.parts.get(record.part)
         return part is not None and part.head is not record
->>>>>>> h_part
 
     def take_lined_up(self) -> list[Record]:
         """The commands that became lined up since last asked, other than when they were put in."""

@@ -176,14 +176,8 @@ def a_limit(rng: random.Random) -> RateLimit:
 def test_starts_are_at_the_earliest_time_that_the_limit_allows(settling: str) -> None:
     for number in range(2_500):
         rng = random.Random(f"{settling} {number}")
-<<<<<<< HEAD
-        play = Play(rng, a_limit(rng), settling=settling, asking=number % 2 == 0).run(
-            rng.choice([3, 5, 8, 12]) if number % 50 else 40
-        )
-=======
         play = Play(rng, a_limit(rng), settling=settling, asking=number % 2 == 0)
         play.run(rng.choice([3, 4, 6, 10]) if number % 50 else 40)
->>>>>>> h_limit
         if settling in {"none", "down"} and number % 4 == 0:
             assert_within(play.limit, play.takes)
 

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from lane_obs import ConfigError, RateLimit
-from lane_obs.config import check_shared, rate_limit_from_table, to_cost, to_rate_limits
+from lane_obs.config import check_shared, to_cost, to_rate_limits
+from lane_obs.config.table import rate_limit_from_table
 
 ABOVE_ZERO = "number above zero"
 FROM_ONE = "number from 1"

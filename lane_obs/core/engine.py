@@ -171,8 +171,8 @@ class Engine:
         """Looks anew at what goes next in a lane that is not plain, or that a rate limit holds back."""
         if not lane.is_plain:
             self.order.look_at(lane, now)
-        elif lane.gate is not None:
-            self.gates.release(lane, now)  # its head may be another one
+        else:
+            self.gates.recheck(lane, now)
         self._schedule.settle(now)
 
     def _line_up(self, lane: Lane, now: float) -> None:
@@ -328,6 +328,8 @@ class Engine:
         lane.apply(config)
         if config.rate_limit != limits:
             self._set_gates(lane, now)
+            if lane.gate is not None:
+                self.gates.release(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
         self.look_at(lane, now)
         self._forget_levels()

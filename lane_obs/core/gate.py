@@ -105,7 +105,7 @@ class Gates:
         return first is not None and gate.waiting[0][:2] < (lane.priority, lane.served)
 
     def _hold(self, lane: Lane, gate: Gate, now: float) -> None:
-        lane.gate = gate
+        lane.gate, lane.gate_head = gate, lane.ready.peek()
         self._schedule.update(lane, now)
         self._asked += 1
         lane.gate_turn = (lane.priority, lane.served, self._asked, lane)
@@ -132,9 +132,14 @@ class Gates:
                 self._ajar[gate] = None
                 return
 
+    def recheck(self, lane: Lane, now: float) -> None:
+        """Has a lane that waits try anew if its head is another one now."""
+        if lane.gate is not None and lane.ready.peek() is not lane.gate_head:
+            self.release(lane, now)
+
     def release(self, lane: Lane, now: float) -> None:
-        """Has a lane that waits try anew: its head, or what blocks it, has changed."""
-        lane.gate = lane.gate_turn = None
+        """Has a lane that waits try anew."""
+        lane.gate = lane.gate_turn = lane.gate_head = None
         self._schedule.update(lane, now)
 
     def open(self, gate: Gate, now: float) -> None:

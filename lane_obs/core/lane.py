@@ -43,6 +43,7 @@ class Lane:
         "config",
         "counts",
         "gate",
+        "gate_head",
         "gate_turn",
         "gates",
         "is_durable",
@@ -78,6 +79,8 @@ class Lane:
         """Its rate limits."""
         self.gate: Gate | None = None
         """The one that holds its head back."""
+        self.gate_head: Record | None = None
+        """The command that it holds back."""
         self.gate_turn: Turn | None = None
         """Its place among those that wait there."""
         self.throttled = False

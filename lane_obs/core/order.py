@@ -85,10 +85,11 @@ class Order:
                 record.waited = (record.waited or NO_WAIT) + WaitByCause(partition=now - record.since)
                 record.since = now
                 record.ready_mark = lane.meter.mark(now)
-        if lane.gate is not None:
-            self._gates.release(lane, now)  # its head may be another one
+        self._gates.recheck(lane, now)
         priority = self._priority(lane, now)
         if priority != lane.priority:
+            if lane.gate is not None:
+                self._gates.release(lane, now)
             self._schedule.relevel(lane, priority, now)
         else:
             self._schedule.update(lane, now)

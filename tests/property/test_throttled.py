@@ -16,23 +16,24 @@ from tests.property.plain_queue import PlainBucket, PlainCommand, PlainLane, Pla
 _SAME = 1e-6
 
 
-def some_limit(rng: random.Random) -> tuple[RateLimit, Any]:
-    """A limit, and a plain one that is the same."""
+def some_limit(rng: random.Random, denominator: int) -> tuple[RateLimit, Any]:
+    """A limit, and a plain one that is the same. Limits of two denominators are never due at the same time."""
+    odd = Fraction(rng.randint(1, 99), denominator)
     if rng.random() < 0.3:
-        amount, seconds = rng.randint(1, 6), rng.choice([1, 2, 5])
-        return RateLimit.sliding_window(amount, seconds), PlainWindow(Fraction(amount), Fraction(seconds))
-    per_second, burst = rng.choice([1, 2, 3, 7]), rng.randint(1, 5)
-    return RateLimit.per_second(per_second, burst=burst), PlainBucket(Fraction(per_second), Fraction(burst))
+        amount, seconds = rng.randint(1, 6), rng.choice([1, 2, 5]) + odd
+        return RateLimit.sliding_window(amount, float(seconds)), PlainWindow(Fraction(amount), seconds)
+    per_second, burst = rng.choice([1, 2, 3, 7]) + odd, rng.randint(1, 5)
+    return RateLimit.per_second(float(per_second), burst=burst), PlainBucket(per_second, Fraction(burst))
 
 
 def some_queue(rng: random.Random) -> tuple[dict[str, LaneConfig], dict[str, PlainLane], list[PlainCommand]]:
-    shared, plain_shared = some_limit(rng)
+    shared, plain_shared = some_limit(rng, 1009)
     lanes: dict[str, LaneConfig] = {}
     plain: dict[str, PlainLane] = {}
     for number in range(rng.randint(1, 3)):
         limits, plain_limits = [], []
         if rng.random() < 0.7:
-            own, plain_own = some_limit(rng)
+            own, plain_own = some_limit(rng, 997)
             limits.append(own)
             plain_limits.append(plain_own)
         if rng.random() < 0.6:

@@ -39,8 +39,8 @@ _USE_OF_LANE = {
 }
 _OVERVIEW = [
     "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig", "RetryPolicy",
-    "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor", "MonitorConfig",
-    "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
+    "RateLimit", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
+    "MonitorConfig", "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
     "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",

@@ -39,8 +39,7 @@ _USE_OF_LANE = {
 }
 _OVERVIEW = [
     "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig", "RetryPolicy",
-    "PriorityBoost", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
-    "RateLimit", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
+    "RateLimit", "PriorityBoost", "Partitions", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
     "MonitorConfig", "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [

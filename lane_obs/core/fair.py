@@ -48,9 +48,9 @@ class _Share(msgspec.Struct, eq=False):
 class FairQueue:
     """Heads of partitions, by deficit round robin; those within one round come in the order in which they were entered.
 
-    A partition has one head at most: another one takes its place. All commands without a partition share
-    one turn, in the order of their numbers. A choice is O(1) where no command costs more than 1, and else O(log n)
-    where n is how many different rounds lie ahead: the largest cost at most.
+    A partition has one head at most: another one takes its place. All commands without a partition share one turn, in
+    the order of their numbers. A choice is O(1) where no command costs more than 1, and else O(log n) where n is how
+    many different rounds lie ahead: the largest cost at most.
     """
 
     __slots__ = ("_loose", "_round", "_rounds", "_shares", "_stale", "_turns")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.config import Overflow
@@ -13,7 +13,7 @@ from lane_obs.errors import InvalidCommand
 from lane_obs.runtime.work import discard, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable
+    from collections.abc import Generator, Iterable
 
     from lane_obs.core.lane import Lane
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -59,6 +59,9 @@ class Stream:
         self._options = options
         self._ahead = ahead
         self._later = aiter(items) if isinstance(items, AsyncIterable) else None
+        # One that was given is whoever's it is; one that was made of what was given ends with the stream.
+        made = self._later is not items and isinstance(self._later, AsyncGenerator)
+        self._mine: AsyncGenerator[Any, None] | None = self._later if made else None  # type: ignore[assignment]
         self._source = iter(()) if isinstance(items, AsyncIterable) else iter(items)
         self._drawn = 0
         self._in_turn = 0
@@ -74,14 +77,18 @@ class Stream:
         """
         failure: Exception | None = None
         going = True
-        while going:
-            try:
-                going = await self._take_one()
-            except Exception as error:  # told once all handles are out
-                going, failure = False, error
-            while self._out and (not going or self._is_due()):
-                first = self._out.popleft()
-                yield await asyncio.shield(first) if isinstance(first, asyncio.Future) else first
+        try:
+            while going:
+                try:
+                    going = await self._take_one()
+                except Exception as error:  # told once all handles are out
+                    going, failure = False, error
+                while self._out and (not going or self._is_due()):
+                    first = self._out.popleft()
+                    yield await asyncio.shield(first) if isinstance(first, asyncio.Future) else first
+        finally:
+            if self._mine is not None:
+                await self._mine.aclose()
         if failure is not None:
             raise failure
 

@@ -155,7 +155,7 @@ class Submitter:
 
         Nothing is drawn while the lane is full and lets wait, nor while nobody asks for the next handle; the event loop
         goes on with other work in between. Durable commands are drawn up to 64 ahead, so that they share commits,
-        from an async iterator one by one. The iterator is not closed at the end.
+        from an async iterator one by one. An iterator that was given, such as a generator, is not closed.
 
         Args:
             lane: name of the lane.

@@ -38,9 +38,10 @@ _USE_OF_LANE = {
     "prompt": "LLM prompt processing",
 }
 _OVERVIEW = [
-    "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig", "RetryPolicy",
-    "RateLimit", "PriorityBoost", "Partitions", "DeadLetterQueue", "DeadLetter", "EventEmitter", "EventStream", "LaneEvent", "QueueMonitor",
-    "MonitorConfig", "MemorySink", "BackgroundSink", "VirtualClock", "Observability", "Logs", "Metrics", "Traces",
+    "QueueManagerBuilder", "QueueManager", "CommandHandle", "CommandContext", "Command", "LaneConfig",
+    "RetryPolicy", "RateLimit", "PriorityBoost", "Partitions", "DeadLetterQueue", "DeadLetter", "EventEmitter",
+    "EventStream", "LaneEvent", "QueueMonitor", "MonitorConfig", "MemorySink", "BackgroundSink", "VirtualClock",
+    "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
     "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from benchmarks.figure import Figure, Sizes, at_least, at_most, best_of, quantile
 from benchmarks.workload import LOOPS, on_loop
 from lane_obs.storage import LocalStorage, Remove, Save, StoredCommand, Update
-from lane_obs.storage.sqlite.row import FIXED, STATE, fixed_row, state_row
+from lane_obs.storage.sqlite.row import COLUMNS, command_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,6 @@ _LEAST_SHARE = 0.25
 _MOST_LONE = 1.5
 _STREAM = 100_000
 _STREAM_MIB = 64.0
-_COLUMNS: Final = (*FIXED, *STATE)
 _PRAGMAS: Final = (
     "locking_mode = EXCLUSIVE", "journal_mode = WAL", "journal_size_limit = 16777216", "cache_size = -16384",
     "temp_store = MEMORY", "secure_delete = OFF", "synchronous = FULL",
@@ -60,9 +59,9 @@ class RawSqlite:
         self._connection = sqlite3.connect(folder / "raw.db", isolation_level=None)
         for pragma in _PRAGMAS:
             self._connection.execute(f"PRAGMA {pragma}").fetchall()
-        columns = [f"{name} {_kind(name)}" for name in _COLUMNS]
+        columns = [f"{name} {_kind(name)}" for name in COLUMNS]
         self._connection.execute(f"CREATE TABLE commands ({', '.join(columns)})")
-        self._statement = f"INSERT INTO commands VALUES ({', '.join('?' * len(_COLUMNS))})"
+        self._statement = f"INSERT INTO commands VALUES ({', '.join('?' * len(COLUMNS))})"
 
     def insert(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Commits some rows."""
@@ -81,7 +80,7 @@ def _kind(name: str) -> str:
 
 def raw_batches(commands: Sequence[StoredCommand]) -> float:
     """Seconds for committing them by `executemany`, as many at a time as there are submitters."""
-    rows = [fixed_row(each) + state_row(each) for each in commands]
+    rows = [command_row(each) for each in commands]
     with tempfile.TemporaryDirectory() as folder, contextlib.closing(RawSqlite(Path(folder))) as raw:
         start = time.perf_counter()
         for first in range(0, len(commands), SUBMITTERS):
@@ -141,7 +140,7 @@ async def lone(samples: int, durability: str = "full") -> tuple[list[float], lis
         async with open_storage(durability) as storage:
             for seq in range(1, samples + 1):
                 each = command(seq)
-                row = fixed_row(each) + state_row(each)
+                row = command_row(each)
                 await asyncio.sleep(0.0005)
                 start = time.perf_counter()
                 await storage.apply([Save(each)])

@@ -63,7 +63,7 @@ class Batch:
         self.steps = steps
         self.future = future
         self.error: StorageError | None = None
-        self.saves = any(step[0] is Save for step in steps)
+        self.saves = bool(steps) and (steps[0][0] is Save or any(step[0] is Save for step in steps))
 
     @property
     def may_drop(self) -> bool:

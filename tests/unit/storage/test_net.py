@@ -22,6 +22,7 @@ from lane_obs.storage import (
     Update,
 )
 from lane_obs.storage.sqlite.net import Net, steps_of
+from lane_obs.storage.sqlite.row import to_command
 from tests.unit.storage.support import command, commands_of, do, letter, letters_of, opened
 
 seqs = st.integers(1, 6)
@@ -69,7 +70,7 @@ def test_changes_of_one_command_are_written_once() -> None:
     net.add(steps_of([Save(command(2)), Update(id="c2", state="running", attempt=1, updated_at=0.0)]))
     net.add(steps_of([Save(command(3)), Remove("c3"), Update(id="c3", state="ready", attempt=0, updated_at=0.0)]))
     saves, written, removes = net.parts()
-    assert [row[1] for row in saves] == ["c2"]
+    assert [to_command(row) for row in saves] == [command(2, state="running", attempt=1, updated_at=0.0)]
     assert [(row[1], row[-1]) for row in written] == [(99, "c1")]
     assert removes == [("c3",)]
     assert net.changes == 104

@@ -166,7 +166,8 @@ class Database:
             StorageError: they cannot be read, or one is damaged.
         """
         try:
-            return list(map(to_command, self._connection.execute(statement.PAGE, (after, until, limit))))
+            rows = self._connection.execute(statement.PAGE, (after, until, limit)).fetchall()
+            return list(map(to_command, rows))
         except Exception as error:
             raise self._unreadable(error) from error
 

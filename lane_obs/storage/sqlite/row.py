@@ -65,9 +65,9 @@ def command_row(command: StoredCommand) -> Row:
     if type(payload) is not bytes:
         payload = bytes(payload)
     if deadline is not None:
-        deadline = _seconds(deadline)
+        deadline = _number(deadline)
     if type(submitted_at) is not float or submitted_at != submitted_at:
-        submitted_at = _seconds(submitted_at)
+        submitted_at = _number(submitted_at)
     options = command.options
     text = _to_json(options).decode() if options else _NO_OPTIONS
     fixed = (
@@ -91,9 +91,9 @@ def state_row(command: StoredCommand | Update) -> Row:
     if type(attempt) is not int or type(deaths) is not int:
         attempt, deaths = int(attempt), int(deaths)
     if not_before is not None:
-        not_before = _seconds(not_before)
+        not_before = _number(not_before)
     if type(updated_at) is not float or updated_at != updated_at:
-        updated_at = _seconds(updated_at)
+        updated_at = _number(updated_at)
     if error_type is not None or error is not None:
         error_type, error = _text(error_type), _text(error)
     written = crc32(_encode((command.id, state, attempt, not_before, updated_at, deaths, error_type, error)))
@@ -118,8 +118,8 @@ def letter_row(letter: StoredDeadLetter) -> Row:
         _text(letter.error),
         _text(letter.traceback),
         int(letter.attempts),
-        _seconds(letter.failed_at),
-        _seconds(letter.submitted_at),
+        _number(letter.failed_at),
+        _number(letter.submitted_at),
         letter.key,
         letter.trace,
     )
@@ -167,9 +167,7 @@ def _options(options: Mapping[str, Any]) -> str:
     return _to_json(options).decode() if options else _NO_OPTIONS
 
 
-def _seconds(seconds: float | None) -> float | None:
-    if seconds is None:
-        return None
+def _number(seconds: float) -> float:
     value = float(seconds)
     if value != value:  # SQLite would store it as NULL
         raise ValueError("a time is not a number")

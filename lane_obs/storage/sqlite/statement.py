@@ -38,7 +38,7 @@ COUNT: Final = """
 UPDATE ledger SET commits = commits + 1, commands = commands + ?, total = total + ?, last_seq = max(last_seq, ?)
 RETURNING commits, commands, letters, last_seq
 """
-"""At the end of each transaction, with how many commands it added, the sum of their checksums and their highest `seq`."""
+"""At the end of each transaction, with what it added: number of commands, sum of their checksums, highest `seq`."""
 PAGE: Final = f"SELECT {', '.join(COLUMNS)} FROM commands WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 TOP: Final = "SELECT ifnull(max(seq), 0) FROM commands"
 LETTERS: Final = f"SELECT {', '.join(LETTER)}, place FROM letters WHERE place > ? {{}} ORDER BY place LIMIT ?"

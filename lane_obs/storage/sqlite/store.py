@@ -141,8 +141,7 @@ class Store:
             self._hold(batches, self.error)
             return
         net = Net()
-        for batch in batches:
-            net.add(batch.steps)
+        net.add([step for batch in batches for step in batch.steps])
         try:
             self._commit(net)
         except StorageRefused as error:
@@ -216,7 +215,7 @@ class Store:
 
     def _hold(self, batches: Sequence[Batch], error: StorageError) -> None:
         for batch in batches:
-            kept = not batch.may_drop and self._keep(batch)
+            kept = not batch.is_submit and self._keep(batch)
             batch.error = type(error)(error.path, error.cause, kept=kept)
             batch.error.__cause__ = error
 

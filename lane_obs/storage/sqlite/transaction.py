@@ -59,7 +59,10 @@ def _in_groups(connection: apsw.Connection, statements: Mapping[int, str], rows:
     start, left = 0, len(rows)
     for size, text in statements.items():
         while left >= size:
-            connection.execute(text, tuple(chain.from_iterable(rows[start : start + size])))
+            values: list[Any] = []
+            for row in rows[start : start + size]:
+                values += row
+            connection.execute(text, values)
             start, left = start + size, left - size
 
 

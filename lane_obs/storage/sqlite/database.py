@@ -136,14 +136,15 @@ class Database:
         """After a commit: writes down that it was made, looks at the write-ahead log, and takes the files' size.
 
         Raises:
-            StorageVanished: the log is gone.
+            StorageVanished: the file or the log is gone.
         """
         if self._mark is not None:
             self._mark.write(self.commits)
+        file = _check_same(self._name, self._file)
         if self._wal_file is None:
             self._wal_file = os.stat(self._wal_name)
         log = _check_same(self._wal_name, self._wal_file)
-        self.file_bytes = log.st_size + _check_same(self._name, self._file).st_size
+        self.file_bytes = log.st_size + file.st_size
 
     # --- out ----------------------------------------------------------------------------------------------------
 

@@ -68,13 +68,11 @@ def command_row(command: StoredCommand) -> Row:
         deadline = _number(deadline)
     if type(submitted_at) is not float or submitted_at != submitted_at:
         submitted_at = _number(submitted_at)
-    options = command.options
-    text = _to_json(options).decode() if options else _NO_OPTIONS
-    fixed = (
-        seq, command.lane, command.command_type, payload, text, deadline, command.key, command.trace, submitted_at,
-        command.id,
-    )  # fmt: skip
-    return (crc32(_encode(fixed)),) + fixed + state_row(command)  # noqa: RUF005 - unpacking takes twice as long
+    options = _to_json(command.options).decode() if command.options else _NO_OPTIONS
+    id_, lane, command_type, key, trace = command.id, command.lane, command.command_type, command.key, command.trace
+    written = crc32(_encode((seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)))
+    fixed = (written, seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)
+    return fixed + state_row(command)
 
 
 def state_row(command: StoredCommand | Update) -> Row:

@@ -36,7 +36,7 @@ DELETE FROM letters WHERE place IN (
 """
 COUNT: Final = """
 UPDATE ledger SET commits = commits + 1, commands = commands + ?, total = total + ?, last_seq = max(last_seq, ?)
-RETURNING commits, commands, letters, last_seq
+WHERE one = 1 RETURNING commits, commands, letters, last_seq
 """
 """At the end of each transaction, with what it added: number of commands, sum of their checksums, highest `seq`."""
 PAGE: Final = f"SELECT {', '.join(COLUMNS)} FROM commands WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"

@@ -157,8 +157,6 @@ class Writer:
             self._tell(self._on_evicted, evicted)
         if batches or jobs:
             self._tell(_settle, (*batches, *jobs))
-        if self._batches:
-            self._upkeep()
         return bool(batches or jobs) or not ending
 
     def _work(self, batches: Sequence[Batch], jobs: Sequence[Job]) -> None:
@@ -172,9 +170,11 @@ class Writer:
             self.store.answer(job)
 
     def _take(self) -> tuple[list[Batch], list[Job], bool]:
-        # Whoever was just told needs the interpreter; what is left to do for the last commit can wait for that.
-        if not self._wait_for(0, _BREAK_SECONDS):
-            self._upkeep()
+        # Whoever was just told needs the interpreter; what is left to do for the last commit can wait for that, but
+        # not for longer than until the next.
+        busy = self._wait_for(0, _BREAK_SECONDS)
+        self._upkeep(busy=busy)
+        if not busy:
             self._wait_for(0, self.store.seconds_to_retry())
         if self.expected > 1 and self._batches:
             self._wait_for(self.expected, min(self._typical * _GATHER_SHARE, _GATHER_SECONDS))
@@ -205,9 +205,9 @@ class Writer:
             self._wake_at = _NEVER
             return woken and self._sleep.acquire()
 
-    def _upkeep(self) -> None:
+    def _upkeep(self, *, busy: bool) -> None:
         failed = self.store.error is not None
-        self.store.upkeep()
+        self.store.upkeep(busy=busy)
         self._tell_state(failed=failed)
 
     def _tell_state(self, *, failed: bool) -> None:

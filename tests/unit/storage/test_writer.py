@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from lane_obs.clock import SystemClock
 from lane_obs.storage import AddLetter, Remove, Save, Update
 from lane_obs.storage.sqlite.batch import Batch, Settings
+from lane_obs.storage.sqlite.mark import read_mark
 from lane_obs.storage.sqlite.net import steps_of
+from lane_obs.storage.sqlite.store import Store
 from lane_obs.storage.sqlite.writer import Writer
 from tests.unit.storage.support import command, letter
 
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
 RUNS = Update(id="c1", state="running", attempt=1, updated_at=1.0)
 
 
+def settings_of(folder: Path) -> Settings:
+    return Settings(folder=folder, durability="full", keep_bytes=0, first_retry=1.0, last_retry=1.0)
+
+
 def idle_writer(folder: Path) -> Writer:
     """One whose thread is not started: its parts are called here, and it may not sleep."""
-    settings = Settings(folder=folder, durability="full", keep_bytes=0, first_retry=1.0, last_retry=1.0)
     loop = asyncio.get_running_loop()
-    return Writer(settings, SystemClock(), loop=loop, on_state=lambda: None, on_evicted=lambda _: None)
+    return Writer(settings_of(folder), SystemClock(), loop=loop, on_state=lambda: None, on_evicted=lambda _: None)
 
 
 def put(writer: Writer, *changes: Change, waits: bool = True) -> None:
@@ -99,3 +104,39 @@ async def test_what_ends_it_or_asks_it_is_not_kept_waiting_for_submits(tmp_path:
     writer.stop()
     assert writer._sleep.acquire(blocking=False)
     assert writer._wait_for(100, 0.0)
+
+
+async def test_a_commit_is_marked_before_the_next_however_soon_that_comes(tmp_path: Path) -> None:
+    writer = idle_writer(tmp_path)
+    writer.store.open()
+    for number in range(1, 5):
+        put(writer, Save(command(number)))  # waits already when the thread looks for more
+        writer._turn()
+        mark = read_mark(tmp_path)
+        assert mark is not None
+        assert mark.commits == number - 1
+    writer.store.close()
+
+
+def test_a_log_that_has_grown_is_emptied_at_rest_and_later_while_more_waits(tmp_path: Path) -> None:
+    store = Store(settings_of(tmp_path), SystemClock())
+    store.open()
+    written: list[int] = []
+
+    def write(*, busy: bool) -> int:
+        """Writes some, and tells how many pages stay in the log."""
+        first = 1_500 * len(written) + 1
+        changes = [Save(command(seq, payload=b"x" * 1_000)) for seq in range(first, first + 1_500)]
+        store.write([Batch(steps_of(changes), None)])
+        assert store.database is not None
+        written.append(store.database.wal_pages)
+        store.upkeep(busy=busy)
+        return store.database.wal_pages
+
+    while write(busy=True):
+        assert written[-1] < 4_000
+    assert 4_000 <= written[-1] < 6_000
+    while write(busy=False):
+        assert written[-1] < 1_000
+    assert 1_000 <= written[-1] < 3_000
+    store.close()

@@ -155,10 +155,13 @@ class Tap(Receiver):
     def is_ready(self) -> bool:
         return accepts(self.http_port)
 
-    def records(self) -> list[dict[str, Any]]:
-        """All spans, metrics and log records received until now as OTLP's JSON; a metric has `name` and no `spanId`."""
-        self._read_printed()
-        return [record for record in _json_lines(self.output(0, self._read_to)) if not _is_mark(record)]
+    def records(self, until: str) -> list[dict[str, Any]]:
+        """Spans, metrics and log records as OTLP's JSON, up to the first in which this text stands.
+
+        It prints each kind by itself: a mark says nothing of metrics. A metric has `name` and no `spanId`.
+        """
+        end = self.wait_for_output("\n", self.wait_for_output(until, 0))
+        return [record for record in _json_lines(self.output(0, end)) if not _is_mark(record)]
 
     def _mark_as_printed(self, mark: str) -> str:
         return f'"status":{{"message":"{mark}","code":1}}}}\n'

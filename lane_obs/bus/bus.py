@@ -75,6 +75,9 @@ class Bus:
         self.at_recover = self._hooks("at_recover")
         self.at_start = self._hooks("at_start")
         self.in_attempt = self._hooks("in_attempt")
+        told = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
+        self.traceparent: Callable[[], str | None] = next((call for call in told if call is not None), _no_trace)
+        """Gives the W3C traceparent of the span that is current here, where a sink knows of such; else `None`."""
 
     def _hooks(self, name: str) -> Hooks:
         found = ((outlet, getattr(outlet.sink, name, None)) for outlet in self._outlets)
@@ -96,11 +99,6 @@ class Bus:
         """What somebody measures under this name: in `histograms`, or as an attribute of a sink; the first found."""
         found = (self.histograms.get(name), *(getattr(outlet.sink, name, None) for outlet in self._outlets))
         return next((one for one in found if isinstance(one, Histogram)), None)
-
-    def traceparent(self) -> str | None:
-        """The W3C traceparent of the span that is current here, where a sink knows of such; `None` for none."""
-        found = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
-        return next((call() for call in found if call is not None), None)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -258,6 +256,10 @@ class Bus:
                 self._ask_for_failure(outlet, outlet.threaded)
             else:
                 outlet.close()
+
+
+def _no_trace() -> None:
+    """Stands in for a sink that traces."""
 
 
 async def _in_thread(call: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.errors import ConfigError, DuplicateId
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.runtime.options import Options
+
+
+_DIGITS: Final = 20
 
 
 class Directory:
@@ -54,11 +57,11 @@ class Directory:
             raise ConfigError("command_id", command_id, "give the id of a command as text")
         found = self.by_id.get(command_id)
         if found is None:
-            prefix, _, number = command_id.rpartition("-")
-            if prefix == self.id_prefix and number.isdecimal():
-                found = self.by_seq.get(int(number))
-                if found is not None and found.id != command_id:
-                    return None
+            # Of the queue's own making, or of that of an earlier process, whose commands keep their numbers.
+            number = command_id.rpartition("-")[2]
+            found = self.by_seq.get(int(number)) if number.isdecimal() and len(number) <= _DIGITS else None
+            if found is not None and found.id != command_id:
+                return None
         return found
 
     def same(self, options: Options) -> CommandHandle[Any] | None:
@@ -69,7 +72,7 @@ class Directory:
         """
         if options.key is not None and (known := self.by_key.get(options.key)) is not None:
             return known
-        if options.id is not None and (options.id in self.by_id or self.is_own(options.id)):
+        if options.id is not None and (self.is_own(options.id) or self.find(options.id) is not None):
             raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
         return None
 

@@ -49,7 +49,7 @@ class Idle:
                 if not future.done():
                     future.set_result(None)
 
-    def settled(self) -> None:
-        """Notes that one of what was unsettled has come to its end."""
-        self.unsettled -= 1
+    def settled(self, count: int = 1) -> None:
+        """Notes that so many of what was unsettled have come to their end."""
+        self.unsettled -= count
         self.check()

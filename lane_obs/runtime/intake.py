@@ -30,6 +30,8 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
@@ -41,6 +43,7 @@ _copy_context = contextvars.copy_context
 # Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
 # one object for each command that waits.
 _EMPTY = contextvars.Context()
+_NO_DRAFT = Draft(None, None, type(None), ())
 
 
 class Intake:
@@ -88,7 +91,9 @@ class Intake:
                 home = self._engine.lanes[lane]
             except (KeyError, TypeError):
                 home = self.find_lane(lane, work)
-            if home.config.max_pending is None and not home.is_durable:
+            if home.is_durable:
+                return Draft(home, work, work, args)
+            if home.config.max_pending is None:
                 return self._enqueue(home, work, work, args, options)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
@@ -124,7 +129,18 @@ class Intake:
             return None
         return self.enqueue(draft)
 
-    async def place_waiting(self, draft: Draft) -> CommandHandle[Any]:
+    def place_waiting(self, draft: Draft) -> Awaitable[CommandHandle[Any]]:
+        """Enqueues a draft that `place` could not.
+
+        Raises:
+            LaneObsError: as `submit` says; it may come when the result is awaited.
+        """
+        if draft.home.is_durable:
+            saved: Awaitable[CommandHandle[Any]] = self.durable.place(draft)
+            return saved
+        return self._place_waiting(draft)
+
+    async def _place_waiting(self, draft: Draft) -> CommandHandle[Any]:
         """Waits for room, then enqueues a draft.
 
         Raises:
@@ -132,9 +148,6 @@ class Intake:
             CancelledError: whoever waits was cancelled; nothing is enqueued.
             DuplicateId: another live command has got its id meanwhile.
         """
-        if draft.home.is_durable:
-            handle: CommandHandle[Any] = await self.durable.place(draft)
-            return handle
         await self.wait_for_room(draft)
         try:
             return self.find_same(draft) or self.enqueue(draft)
@@ -158,8 +171,8 @@ class Intake:
 
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
-        parts = draft.home, draft.work, draft.call, draft.args, draft.options
-        return self._enqueue(*parts, seq=draft.seq, requeued=requeued)
+        parts = draft.home, draft.work, draft.call, draft.args, draft.options, draft
+        return self._enqueue(*parts, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -173,17 +186,18 @@ class Intake:
         call: Any,
         args: tuple[Any, ...],
         options: Options,
+        draft: Draft = _NO_DRAFT,
         *,
-        seq: int = 0,
         requeued: bool = False,
     ) -> CommandHandle[Any]:
-        if not seq:
-            seq = self.seq = self.seq + 1
+        seq = draft.seq or self.next_seq()
         now = self._now()
-        context = _copy_context()
+        context = draft.context
+        if context is None:
+            context = _copy_context()
         if not context:
             context = _EMPTY
-        elif current_handle.get() is not None:
+        elif context.get(current_handle) is not None:
             # Submitted inside a command: it must not keep that one, and its result, alive while it waits.
             if len(context) == 1:
                 context = _EMPTY
@@ -199,7 +213,9 @@ class Intake:
             _work=work,
             _options=options,
             _context=context,
+            _id=draft.id,
             _durable=home.is_durable,
+            _traceparent=draft.trace,
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:

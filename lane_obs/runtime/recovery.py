@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
@@ -15,11 +16,13 @@ from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, InvalidCommand, LaneObsError, ProcessDied, UnknownCommand, error_text
 from lane_obs.runtime.codec import decode
 from lane_obs.runtime.handle import CommandHandle
-from lane_obs.runtime.options import Options
+from lane_obs.runtime.options import NO_OPTIONS, Options
 from lane_obs.runtime.outcome import expiry_error
 from lane_obs.runtime.work import resolve
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lane_obs.clock import Clock
     from lane_obs.core.lane import Lane
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -28,7 +31,11 @@ if TYPE_CHECKING:
     from lane_obs.runtime.journal import Journal
     from lane_obs.storage.record import StoredCommand
 
-_BATCH: Final = 200  # brought back within one turn of the loop
+_PAGE: Final = 500
+_TURN_SECONDS: Final = 0.004
+"""How long one turn of the loop is kept from others, roughly."""
+_SLICE: Final = 100
+"""Brought back between two looks at the clock."""
 _EMPTY: Final = contextvars.Context()
 """Shared by all: attempts run in copies."""
 _logger = logging.getLogger("lane_obs.storage")
@@ -61,6 +68,8 @@ class Recovery:
         self._unregistered: dict[str, list[StoredCommand]] = {}
         self.kept = {"unknown_lane": 0, "unregistered": 0}
         self.done = False
+        self._in_order = True
+        self._top = 0
 
     def start(self) -> None:
         """Begins to read."""
@@ -89,18 +98,15 @@ class Recovery:
             await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        began, recovered, dead = self._clock.now(), 0, 0
+        began = self._clock.now()
+        outcomes: Counter[bool | None] = Counter()
         try:
-            async for batch in self._journal.storage.stream_commands(_BATCH):
-                for command in batch:
-                    came_back = self.bring_back(command)
-                    recovered += came_back is True
-                    dead += came_back is False
-                self._dispatcher.wake()
+            async for page in self._journal.storage.stream_commands(_PAGE):
+                await self._bring_back_page(page, outcomes)
             self.done = True
             seconds = self._clock.now() - began
             kept = sum(self.kept.values())
-            self._bus.emit(events.RecoveryComplete, recovered, dead, kept, seconds)
+            self._bus.emit(events.RecoveryComplete, outcomes[True], outcomes[False], kept, seconds)
         except Exception as error:
             if isinstance(error, LaneObsError):
                 _logger.error("stored commands could not be read: %s", error)  # noqa: TRY400 - the message says all
@@ -108,8 +114,20 @@ class Recovery:
                 _logger.exception("stored commands could not be brought back")
             self._bus.emit(events.RecoveryFailed, type(error).__name__, error_text(error))
         finally:
+            self._in_order = False  # what was held has higher numbers than what may still come back
             self._durable.release()
             self._dispatcher.idle.settled()
+
+    async def _bring_back_page(self, page: Sequence[StoredCommand], outcomes: Counter[bool | None]) -> None:
+        """Brings back what was read, and lets others have their turn in between when that takes long."""
+        now, ends = self._clock.now, self._clock.now() + _TURN_SECONDS
+        for start in range(0, len(page), _SLICE):
+            outcomes.update(map(self.bring_back, page[start : start + _SLICE]))
+            if now() >= ends:
+                self._dispatcher.wake()
+                await asyncio.sleep(0)
+                ends = now() + _TURN_SECONDS
+        self._dispatcher.wake()
 
     def bring_back(self, command: StoredCommand) -> bool | None:
         """Puts one stored command into its lane.
@@ -117,8 +135,8 @@ class Recovery:
         Returns:
             Whether it lives; False when it became a dead letter, `None` when it stays where it is.
         """
-        if command.id in self._durable.new_ids or self._dispatcher.directory.find(command.id) is not None:
-            return None  # saved while the storage was read
+        if command.seq > self._journal.old_seq or self._is_back(command):
+            return None
         home = self._intake.lane_or_none(command.lane)
         if home is None or not home.is_durable:
             self._keep(command, "unknown_lane")
@@ -126,7 +144,7 @@ class Recovery:
         try:
             work, args = decode(command.command_type, command.payload)
             named, call, args = resolve(work, args, self._intake.threads)
-            options = self._options(command)
+            options = NO_OPTIONS if _is_plain(command) else self._options(command)
         except UnknownCommand:
             self._unregistered.setdefault(command.command_type, []).append(command)
             self._keep(command, "unregistered")
@@ -136,6 +154,11 @@ class Recovery:
             self._bury(self._handle(command, home, None, None, (), Options(id=command.id, key=command.key)), error)
             return False
         return self._admit(command, home, self._handle(command, home, named, call, args, options))
+
+    def _is_back(self, command: StoredCommand) -> bool:
+        """Whether it lives already: it was requeued, or came back when the storage was read before."""
+        directory, requeued = self._dispatcher.directory, self._durable.requeued
+        return command.seq in directory.by_seq or command.id in directory.by_id or command.id in requeued
 
     def _handle(
         self, command: StoredCommand, home: Lane, work: Any, call: Any, args: tuple[Any, ...], options: Options
@@ -153,6 +176,7 @@ class Recovery:
             _type=command.command_type,
             _options=options,
             _context=_EMPTY,
+            _id=command.id,
             _durable=True,
             _traceparent=command.trace,
         )
@@ -173,7 +197,8 @@ class Recovery:
 
     def _admit(self, command: StoredCommand, home: Lane, handle: CommandHandle[Any]) -> bool:
         config = home.config
-        self._journal.remember(command)
+        if command.deaths:
+            self._journal.remember(command)
         if command.state == "running":
             deaths = command.deaths + 1
             self._journal.died(command, deaths)
@@ -185,8 +210,13 @@ class Recovery:
         if command.deadline is not None and command.deadline <= self._clock.wall():
             self._bury(handle, expiry_error(handle, None), State.EXPIRED)
             return False
-        self._dispatcher.admit(handle, now, requeued=True, recovered=True)
-        self._bus.call(self._bus.at_recover, (handle, command.trace))
+        # Nothing with a higher number is in its lane while the storage is read for the first time.
+        follows = self._in_order and command.seq > self._top
+        if follows:
+            self._top = command.seq
+        self._dispatcher.admit(handle, now, requeued=not follows, recovered=True)
+        if self._bus.at_recover:
+            self._bus.call(self._bus.at_recover, (handle, command.trace))
         self._dispatcher.emit(events.CommandRecovered, handle, now, command.state)
         return True
 
@@ -213,3 +243,14 @@ class Recovery:
         for command in commands:
             self.bring_back(command)
         self._dispatcher.wake()
+
+
+def _is_plain(command: StoredCommand) -> bool:
+    """Whether its submit set nothing and its id is of the form of a queue's own making: no `Options` are needed."""
+    return (
+        not command.options
+        and command.key is None
+        and command.not_before is None
+        and command.deadline is None
+        and command.id.endswith(f"-{command.seq}")
+    )

@@ -33,7 +33,7 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
             the value is named.
     """
     name = type_name(work)
-    registered = registry.known(name)
+    registered: Any = registry.known(name)
     if registered is work:
         return name, _checked(name, args, _arguments_decoder, work, len(args))
     if registered is not type(work) or not isinstance(work, Command):
@@ -54,7 +54,7 @@ def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
         UnknownCommand: nothing is registered under the name.
         InvalidCommand: the payload does not fit what is registered; the message names the field.
     """
-    work = registry.find(name)
+    work: Any = registry.find(name)
     try:
         if isinstance(work, type) and issubclass(work, Command):
             return _decoder(work).decode(payload), ()

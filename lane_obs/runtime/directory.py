@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.errors import ConfigError, DuplicateId
@@ -28,6 +29,28 @@ class Directory:
         self.by_seq: dict[int, CommandHandle[Any]] = {}
         self.by_id: dict[str, CommandHandle[Any]] = {}
         self.by_key: dict[str, CommandHandle[Any]] = {}
+        self.old_seq = 0
+        """The highest number that an earlier process gave."""
+        self._firsts: list[int] = []
+        self._prefixes: list[str] = []
+        """Of earlier processes: each one's prefix, and the first number that has it."""
+
+    def id_of(self, seq: int) -> str:
+        """The id that a command has by its number, unless it was given another."""
+        if seq > self.old_seq:
+            return f"{self.id_prefix}-{seq}"
+        return f"{self._prefixes[bisect_right(self._firsts, seq) - 1]}-{seq}"
+
+    def tells(self, command_id: str, seq: int) -> bool:
+        """Whether `id_of` gives the id of a command of an earlier process; they come in order of their numbers."""
+        if self._prefixes and command_id == f"{self._prefixes[-1]}-{seq}":
+            return True
+        prefix, _, number = command_id.rpartition("-")
+        if number != str(seq):
+            return False
+        self._firsts.append(seq)
+        self._prefixes.append(prefix)
+        return True
 
     def add(self, handle: CommandHandle[Any]) -> None:
         """Takes in a live command."""
@@ -81,7 +104,8 @@ class Directory:
         return command_id.startswith(f"{self.id_prefix}-")
 
     def renumber(self, by: int) -> None:
-        """Gives all live commands higher numbers, in place: a storage has commands with those they have."""
+        """Gives all live commands higher numbers, in place: earlier processes gave those up to `by`."""
+        self.old_seq = by
         handles = list(self.by_seq.values())
         self.by_seq.clear()
         for handle in handles:

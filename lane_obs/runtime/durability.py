@@ -85,9 +85,9 @@ class Durability:
             _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
         self.journal.show()
         letters = await storage.load_dead_letters()
-        self.journal.old_seq = max(storage.health().last_seq, *(letter.seq for letter in letters), 0)
-        self._directory.renumber(self.journal.old_seq)  # what lanes in memory were given before the start
-        self._intake.seq += self.journal.old_seq
+        old_seq = max(storage.health().last_seq, *(letter.seq for letter in letters), 0)
+        self._directory.renumber(old_seq)  # what lanes in memory were given before the start
+        self._intake.seq += old_seq
         for letter in letters:
             dead_letters.restore(restored(letter, self._intake.threads))
 

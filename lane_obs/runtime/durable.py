@@ -135,7 +135,7 @@ class DurableIntake:
 
     def _number(self, draft: Draft) -> None:
         draft.seq = seq = self._intake.next_seq()
-        draft.id = draft.options.id or f"{self._dispatcher.directory.id_prefix}-{seq}"
+        draft.id = draft.options.id or self._dispatcher.directory.id_of(seq)
 
     def _flush(self) -> None:
         """Saves what was submitted since it was last called."""

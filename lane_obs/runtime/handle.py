@@ -76,7 +76,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         """The command's id, unique among live commands."""
         known = self._id
         if known is None:
-            known = self._id = self._options.id or f"{self._owner.directory.id_prefix}-{self.seq}"
+            known = self._id = self._options.id or self._owner.directory.id_of(self.seq)
         return known
 
     @property

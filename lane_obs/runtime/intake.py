@@ -30,8 +30,6 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
@@ -129,18 +127,7 @@ class Intake:
             return None
         return self.enqueue(draft)
 
-    def place_waiting(self, draft: Draft) -> Awaitable[CommandHandle[Any]]:
-        """Enqueues a draft that `place` could not.
-
-        Raises:
-            LaneObsError: as `submit` says; it may come when the result is awaited.
-        """
-        if draft.home.is_durable:
-            saved: Awaitable[CommandHandle[Any]] = self.durable.place(draft)
-            return saved
-        return self._place_waiting(draft)
-
-    async def _place_waiting(self, draft: Draft) -> CommandHandle[Any]:
+    async def place_waiting(self, draft: Draft) -> CommandHandle[Any]:
         """Waits for room, then enqueues a draft.
 
         Raises:
@@ -171,8 +158,7 @@ class Intake:
 
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
-        parts = draft.home, draft.work, draft.call, draft.args, draft.options, draft
-        return self._enqueue(*parts, requeued=requeued)
+        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, draft, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -192,9 +178,7 @@ class Intake:
     ) -> CommandHandle[Any]:
         seq = draft.seq or self.next_seq()
         now = self._now()
-        context = draft.context
-        if context is None:
-            context = _copy_context()
+        context = _copy_context() if draft.context is None else draft.context
         if not context:
             context = _EMPTY
         elif context.get(current_handle) is not None:

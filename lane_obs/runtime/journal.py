@@ -54,8 +54,6 @@ class Journal:
         self._closing = False
         self._deaths: dict[str, int] = {}
         self._careful = _CAREFUL
-        self.old_seq = 0
-        """The highest number that an earlier process gave."""
         self.on_back: Callable[[], None] = lambda: None
         """Called when the storage works again."""
         self._failed_at: float | None = None
@@ -158,7 +156,7 @@ class Journal:
             again, and for the first that come back, one of which may be what killed the process before it counted.
         """
         self._outbox.tell(self._update(handle, "running"))
-        if handle.seq <= self.old_seq and self._careful:
+        if self._careful and handle.seq <= handle._owner.directory.old_seq:
             self._careful -= 1
             return self._outbox.committed()
         return self._outbox.committed() if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
+from lane_obs.clock import sleep
 from lane_obs.command import registry
 from lane_obs.config import OnCrash
 from lane_obs.config.file import retry_from_table
@@ -64,12 +66,15 @@ class Recovery:
         self._journal = journal
         self._clock = clock
         self._bus = dispatcher.bus
+        self._lanes = dispatcher.engine.lanes
         self._task: asyncio.Task[None] | None = None
         self._unregistered: dict[str, list[StoredCommand]] = {}
         self.kept = {"unknown_lane": 0, "unregistered": 0}
         self.done = False
         self._in_order = True
         self._top = 0
+        self._latest = (0.0, 0.0)
+        """When the latest command was submitted, as it is stored and on this clock: many have that in common."""
 
     def start(self) -> None:
         """Begins to read."""
@@ -121,11 +126,12 @@ class Recovery:
     async def _bring_back_page(self, page: Sequence[StoredCommand], outcomes: Counter[bool | None]) -> None:
         """Brings back what was read, and lets others have their turn in between when that takes long."""
         now, ends = self._clock.now, self._clock.now() + _TURN_SECONDS
+        self._latest = (0.0, 0.0)
         for start in range(0, len(page), _SLICE):
             outcomes.update(map(self.bring_back, page[start : start + _SLICE]))
             if now() >= ends:
                 self._dispatcher.wake()
-                await asyncio.sleep(0)
+                await sleep(self._clock, 0)
                 ends = now() + _TURN_SECONDS
         self._dispatcher.wake()
 
@@ -135,16 +141,17 @@ class Recovery:
         Returns:
             Whether it lives; False when it became a dead letter, `None` when it stays where it is.
         """
-        if command.seq > self._journal.old_seq or self._is_back(command):
+        if self._is_here(command):
             return None
-        home = self._intake.lane_or_none(command.lane)
+        home = self._lanes.get(command.lane)
         if home is None or not home.is_durable:
             self._keep(command, "unknown_lane")
             return None
         try:
             work, args = decode(command.command_type, command.payload)
             named, call, args = resolve(work, args, self._intake.threads)
-            options = NO_OPTIONS if _is_plain(command) else self._options(command)
+            plain = _is_plain(command)
+            options = NO_OPTIONS if plain else self._options(command)
         except UnknownCommand:
             self._unregistered.setdefault(command.command_type, []).append(command)
             self._keep(command, "unregistered")
@@ -153,30 +160,51 @@ class Recovery:
             self._journal.originals[command.id] = command
             self._bury(self._handle(command, home, None, None, (), Options(id=command.id, key=command.key)), error)
             return False
-        return self._admit(command, home, self._handle(command, home, named, call, args, options))
+        handle = self._handle(command, home, named, call, args, options)
+        if not plain and not self._may_run(command, handle):
+            return False
+        self._enter(command, handle, plain=plain)
+        return True
 
-    def _is_back(self, command: StoredCommand) -> bool:
-        """Whether it lives already: it was requeued, or came back when the storage was read before."""
-        directory, requeued = self._dispatcher.directory, self._durable.requeued
-        return command.seq in directory.by_seq or command.id in directory.by_id or command.id in requeued
+    def _is_here(self, command: StoredCommand) -> bool:
+        """Whether a command is of this process: submitted or requeued here, or brought back before."""
+        key, seq, directory = command.id, command.seq, self._dispatcher.directory
+        is_live = seq in directory.by_seq or key in directory.by_id
+        return is_live or seq > directory.old_seq or key in self._durable.requeued
+
+    def _enter(self, command: StoredCommand, handle: CommandHandle[Any], *, plain: bool) -> None:
+        seq, now = command.seq, self._clock.now()
+        # Nothing with a higher number is in its lane while the storage is read for the first time.
+        follows = self._in_order and seq > self._top
+        if follows:
+            self._top = seq
+        if plain and not (follows and self._dispatcher.directory.tells(command.id, seq)):
+            handle._id = command.id
+        self._dispatcher.admit(handle, now, requeued=not follows, recovered=True)
+        if self._bus.at_recover:
+            self._bus.call(self._bus.at_recover, (handle, command.trace))
+        self._dispatcher.emit(events.CommandRecovered, handle, now, command.state)
 
     def _handle(
         self, command: StoredCommand, home: Lane, work: Any, call: Any, args: tuple[Any, ...], options: Options
     ) -> CommandHandle[Any]:
-        waited = max(self._clock.wall() - command.submitted_at, 0.0)
+        stored, submitted_at = self._latest
+        if command.submitted_at != stored:
+            now = self._clock.now()
+            submitted_at = now - max(self._clock.wall() - command.submitted_at, 0.0)
+            self._latest = command.submitted_at, submitted_at
         return CommandHandle(
             command.seq,
             home,
-            self._clock.now() - waited,
+            submitted_at,
             attempt=command.attempt,
             _owner=self._dispatcher,
             _call=call,
             _args=args,
             _work=work,
-            _type=command.command_type,
+            _type=sys.intern(command.command_type),  # one text for all
             _options=options,
             _context=_EMPTY,
-            _id=command.id,
             _durable=True,
             _traceparent=command.trace,
         )
@@ -195,8 +223,9 @@ class Recovery:
             key=command.key,
         )
 
-    def _admit(self, command: StoredCommand, home: Lane, handle: CommandHandle[Any]) -> bool:
-        config = home.config
+    def _may_run(self, command: StoredCommand, handle: CommandHandle[Any]) -> bool:
+        """Whether a command may run again; else it becomes a dead letter."""
+        config = handle.home.config
         if command.deaths:
             self._journal.remember(command)
         if command.state == "running":
@@ -206,18 +235,9 @@ class Recovery:
                 text = f"the process died while command {command.id} ran, {deaths} times so far"
                 self._bury(handle, ProcessDied(text, command.id, command.lane))
                 return False
-        now = self._clock.now()
         if command.deadline is not None and command.deadline <= self._clock.wall():
             self._bury(handle, expiry_error(handle, None), State.EXPIRED)
             return False
-        # Nothing with a higher number is in its lane while the storage is read for the first time.
-        follows = self._in_order and command.seq > self._top
-        if follows:
-            self._top = command.seq
-        self._dispatcher.admit(handle, now, requeued=not follows, recovered=True)
-        if self._bus.at_recover:
-            self._bus.call(self._bus.at_recover, (handle, command.trace))
-        self._dispatcher.emit(events.CommandRecovered, handle, now, command.state)
         return True
 
     def _bury(self, handle: CommandHandle[Any], error: BaseException, state: State = State.FAILED) -> None:
@@ -246,9 +266,11 @@ class Recovery:
 
 
 def _is_plain(command: StoredCommand) -> bool:
-    """Whether its submit set nothing and its id is of the form of a queue's own making: no `Options` are needed."""
+    """Whether it waits and its submit set nothing: its id is of the form of a queue's own making."""
     return (
-        not command.options
+        command.state == "ready"
+        and not command.options
+        and not command.deaths
         and command.key is None
         and command.not_before is None
         and command.deadline is None

@@ -76,8 +76,7 @@ class Bus:
         self.at_start = self._hooks("at_start")
         self.in_attempt = self._hooks("in_attempt")
         told = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
-        self.traceparent: Callable[[], str | None] = next((call for call in told if call is not None), _no_trace)
-        """Gives the W3C traceparent of the span that is current here, where a sink knows of such; else `None`."""
+        self._traceparent: Callable[[], str | None] = next((call for call in told if call is not None), _no_trace)
 
     def _hooks(self, name: str) -> Hooks:
         found = ((outlet, getattr(outlet.sink, name, None)) for outlet in self._outlets)
@@ -99,6 +98,10 @@ class Bus:
         """What somebody measures under this name: in `histograms`, or as an attribute of a sink; the first found."""
         found = (self.histograms.get(name), *(getattr(outlet.sink, name, None) for outlet in self._outlets))
         return next((one for one in found if isinstance(one, Histogram)), None)
+
+    def traceparent(self) -> str | None:
+        """The W3C traceparent of the span that is current here, where a sink knows of such; `None` for none."""
+        return self._traceparent()
 
     # --- life ---------------------------------------------------------------------------------------------------
 

@@ -166,7 +166,9 @@ class DurableIntake:
             self._settle(drafts)
 
     def _admit(self, drafts: Sequence[Draft]) -> None:
-        enqueue, in_context = self._intake.enqueue, self._dispatcher.bus.at_submit
+        dispatcher, enqueue = self._dispatcher, self._intake.enqueue
+        in_context = dispatcher.bus.at_submit
+        woken, dispatcher.woken = dispatcher.woken, True  # submitters go on first, as those of lanes in memory do
         try:
             for draft in drafts:
                 context, admitted = draft.context, draft.admitted
@@ -177,6 +179,9 @@ class DurableIntake:
                     admitted.set_result(handle)
         finally:
             self._settle(drafts)
+            dispatcher.woken = woken
+            if not woken:
+                dispatcher.wake()
 
     def _refuse(self, draft: Draft, error: BaseException) -> None:
         self._intake.reject(draft.home.name, draft.work, "storage")

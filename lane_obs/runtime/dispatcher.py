@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +27,7 @@ from lane_obs.runtime.work import discard
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock, Timer
@@ -237,23 +236,24 @@ class Dispatcher:
             if handle.deadline_timer is not None:
                 self.timers.cancel(handle.deadline_timer)
                 handle.deadline_timer = None
-        if handle._waiters is not None and handle._ending is None:
+        if handle._waiters is not None and not handle._ending:
             handle.tell_waiters()
         if self.idle.waiting:
             self.idle.check(handle.home)
 
     def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
-        ending = self.journal.ended(handle, error, rerun, ran=ran)
-        if ending is not None:
-            handle._ending = ending
+        if self.journal.ended(handle, error, rerun, ran=ran):
+            handle._ending = True
             self.idle.unsettled += 1
-            ending.add_done_callback(functools.partial(self._settle_end, handle), context=self._context)
 
-    def _settle_end(self, handle: CommandHandle[Any], _ended: asyncio.Future[None]) -> None:
-        handle._ending = None
-        handle.tell_waiters()
-        self.idle.settled(handle.home)
+    def settle_ends(self, handles: Sequence[CommandHandle[Any]]) -> None:
+        """The ends of these durable commands are committed, or have failed to be: those who wait are told."""
+        for handle in handles:
+            handle._ending = False
+            if handle._waiters is not None:
+                handle.tell_waiters()
+        self.idle.settled(len(handles))
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""

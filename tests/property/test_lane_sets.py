@@ -27,6 +27,7 @@ from lane_obs import (
 from lane_obs.clock import sleep
 from lane_obs.sinks.prometheus import PrometheusSink
 from tests.conftest import run_clean
+from tests.property.test_queue_machine import NO_SHRINKING
 
 NAMES = [f"lane{number}" for number in range(6)]
 LIMIT = 4
@@ -145,7 +146,7 @@ async def play(seed: int, steps: int) -> None:
 
 
 @given(seed=st.integers(0, 2**32), steps=st.sampled_from([10, 40, 120]))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, phases=NO_SHRINKING)
 def test_sums_hold_whatever_lanes_come_and_go(seed: int, steps: int) -> None:
     note(f"seed {seed}, {steps} steps")
     run_clean(play, seed=seed, steps=steps)

@@ -254,7 +254,7 @@ class CommandContext:
             ConfigError: the cost is no number, or negative.
             WrongLoop: called from another thread or loop.
         """
-        self._handle._owner.settle(self._handle, to_cost("cost", cost))
+        self._handle._owner.attempts.settle(self._handle, to_cost("cost", cost))
 
 
 def current() -> CommandContext:

@@ -29,7 +29,6 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 
 _running_loop = asyncio._get_running_loop
 _copy_context = contextvars.copy_context
-# Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
-# one object for each command that waits.
+# Shared by all that are submitted where no variable is set: attempts run in copies. It spares one object a command.
 _EMPTY = contextvars.Context()
 _NO_DRAFT = Draft(None, None, type(None), ())
 
@@ -212,10 +210,9 @@ class Intake:
             _id=draft.id,
             _durable=home.is_durable,
             _traceparent=draft.trace,
+            cost=options.cost,
+            part=draft.part,
         )
-        if options is not NO_OPTIONS:
-            handle.cost = options.cost
-        handle.part = draft.part
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
             self.pressure.rise(home)

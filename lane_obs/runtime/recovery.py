@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lane_obs.runtime.journal import Journal
     from lane_obs.storage.record import StoredCommand
 
-_PAGE: Final = 500
+_PAGE: Final = 1_000
 _TURN_SECONDS: Final = 0.004
 """How long one turn of the loop is kept from others, roughly."""
 _SLICE: Final = 100

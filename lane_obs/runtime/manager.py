@@ -69,7 +69,7 @@ class QueueManager(CommandQueue):
         self.drain_timeout = None if drain_timeout is None else to_seconds("drain_timeout", drain_timeout, zero=True)
         self._close_timeout = to_seconds("close_timeout", close_timeout, zero=True)
         super().__init__(
-            lanes, max_concurrency=max_concurrency, sinks=[*sinks, *(() if observe is None else observe.sinks)],
+            lanes, max_concurrency=max_concurrency, sinks=sinks if observe is None else [*sinks, *observe.sinks],
             dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
             rate_limit=rate_limit,
         )  # fmt: skip

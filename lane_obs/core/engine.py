@@ -204,6 +204,7 @@ class Engine:
         self.live -= 1
         lane: Lane = record.home
         if old is _READY:
+            self.order.forget_timer(record)
             lane.ready.forget(record)
             if not lane.counts[_READY]:
                 lane.end_waiting(lane.meter.mark(now), now)

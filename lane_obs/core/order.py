@@ -77,10 +77,14 @@ class Order:
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
+        self.forget_timer(record)
+        self.look_at(record.home, now)
+
+    def forget_timer(self, record: Record) -> None:
+        """Has the level of a command that was ready change no more."""
         if record.timer is not None:
             self._timers.cancel(record.timer)
             record.timer = None
-        self.look_at(record.home, now)
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lane_obs import LaneConfig, PriorityBoost
+from lane_obs import LaneConfig, MemorySink, PriorityBoost
+from lane_obs.events import CommandBoosted
 from tests.unit.runtime.support import noop, running
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ async def test_what_ends_while_it_waits_is_boosted_no_more(clock: VirtualClock, 
     lane = LaneConfig(
         0, 1, priority=5, boost=PriorityBoost.standard(100), max_pending=1, overflow="drop_oldest", on_expiry="run"
     )
-    async with running(clock, {"a": lane, "b": LaneConfig()}) as manager:
+    sink = MemorySink()
+    async with running(clock, {"a": lane, "b": LaneConfig()}, sinks=[sink]) as manager:
         manager.pause("a")
         handle = await manager.submit("a", noop)
         await clock.run(end(manager, handle))
@@ -41,3 +43,6 @@ async def test_what_ends_while_it_waits_is_boosted_no_more(clock: VirtualClock, 
         if end is drop:
             manager.resume("a")
         await clock.run(manager.drain())
+    boosted = [event for event in sink.events if isinstance(event, CommandBoosted)]
+    assert [event for event in boosted if event.command_id == handle.id] == []
+    assert len(boosted) == (4 if end is drop else 0)

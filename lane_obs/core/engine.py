@@ -79,7 +79,8 @@ class Engine:
             self.add_lane(name, config, now)
 
     def _set_gates(self, lane: Lane, now: float) -> None:
-        own = tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits)
+        whole = {gate.limit.name for gate in self._limits} - {None}  # shared with the queue: it has those already
+        own = tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits if limit.name not in whole)
         self._drop_gates(lane)
         lane.gates = self._limits + own
 
@@ -87,8 +88,10 @@ class Engine:
         """Lets go of a lane's rate limits; those that nobody shares any more are forgotten."""
         for gate in lane.gates[len(self._limits) :]:
             gate.users -= 1
-            if not gate.users and gate.limit.name is not None:
-                del self._shared[gate.limit.name]
+            if not gate.users:
+                self.gates.forget(gate)
+                if gate.limit.name is not None:
+                    del self._shared[gate.limit.name]
 
     def _gate_of(self, limit: RateLimit, now: float) -> Gate:
         gate = self._shared.get(limit.name) if limit.name is not None else None
@@ -157,6 +160,7 @@ class Engine:
             self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
+            self.gates.recheck(lane, now)  # it may be the head
         else:
             lane.ready.add(record)
         record.ready_mark = mark = lane.meter.mark(now)
@@ -212,12 +216,14 @@ class Engine:
     def start_next(self, now: float) -> Record | None:
         """Starts the most important command that may run, and returns it; `None` when none may."""
         schedule = self._schedule
-        while (lane := schedule.next_lane()) is not None:
-            if not lane.gates or self.gates.admit(lane, now):
+        while True:
+            lane = schedule.next_lane()
+            if lane is None:
+                schedule.settle(now)
+                if not self.gates.open_more(now):
+                    return None
+            elif not lane.gates or self.gates.admit(lane, now):
                 break
-        else:
-            schedule.settle(now)
-            return self.start_next(now) if self.gates.open_more(now) else None
         record = lane.ready.pop()
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] - 1  # as `_move` does; `pop` gives out ready commands only
@@ -318,6 +324,7 @@ class Engine:
         if lane.paused is paused:
             return False
         lane.paused = paused
+        self.gates.leave(lane, now)
         self._schedule.update(lane, now)
         self._schedule.settle(now)
         return True
@@ -325,11 +332,10 @@ class Engine:
     def configure(self, lane: Lane, config: LaneConfig, now: float) -> None:
         """Gives a lane other policies, already checked. Running commands stay as they are."""
         limits = lane.config.rate_limit
+        self.gates.leave(lane, now)
         lane.apply(config)
         if config.rate_limit != limits:
             self._set_gates(lane, now)
-            if lane.gate is not None:
-                self.gates.release(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
         self.look_at(lane, now)
         self._forget_levels()

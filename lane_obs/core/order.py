@@ -88,9 +88,8 @@ class Order:
         self._gates.recheck(lane, now)
         priority = self._priority(lane, now)
         if priority != lane.priority:
-            if lane.gate is not None:
-                self._gates.release(lane, now)
             self._schedule.relevel(lane, priority, now)
+            self._gates.leave(lane, now)
         else:
             self._schedule.update(lane, now)
 

@@ -33,7 +33,7 @@ def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanati
         in_lane = lane.ready.ahead_of(handle.seq)
         others = (other for other in engine.lanes.values() if other.priority < lane.priority)
         elsewhere = sum(other.counts[State.READY] for other in others)
-    due = _due(handle, cause, now)
+    due = _due(handle, cause, engine, now)
     text = _words(handle, cause)
     if state is State.READY:
         text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
@@ -52,13 +52,12 @@ def _words(handle: CommandHandle[Any], cause: str | None) -> str:
     return f"waits in lane {handle.lane!r}: {words}"
 
 
-def _due(handle: CommandHandle[Any], cause: str | None, now: float) -> float | None:
+def _due(handle: CommandHandle[Any], cause: str | None, engine: Engine, now: float) -> float | None:
     """Seconds until its delay or back-off is over, or until its lane's rate limit lets the next command through."""
     if handle.state in {State.DELAYED, State.BACKOFF} and handle.timer is not None:
         when: float = handle.timer[0]
         return when - now
-    lane = handle.home
-    return max(lane.gate.due(lane, now) - now, 0.0) if cause == "rate_limit" and lane.gate is not None else None
+    return engine.gates.due(handle.home, now) - now if cause == "rate_limit" else None
 
 
 def _cause(handle: CommandHandle[Any]) -> str | None:

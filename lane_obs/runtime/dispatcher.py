@@ -269,17 +269,6 @@ class Dispatcher:
         if state is not State.CANCELLED:
             self._on_unsuccessful(handle, error, rerun)
 
-    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
-        """Corrects what a running command has taken of its lane's rate limits.
-
-        Raises:
-            WrongLoop: called from another thread or loop.
-        """
-        self.check_loop()
-        now, taken, handle.cost = self.clock.now(), handle.cost, cost
-        self.engine.gates.settle(handle.home, taken, cost, handle.started_at, now)
-        self.wake()
-
     # --- questions ----------------------------------------------------------------------------------------------
 
     def check_loop(self) -> None:

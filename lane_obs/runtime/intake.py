@@ -29,7 +29,6 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine

@@ -9,6 +9,7 @@ from lane_obs.core.gate import Gate, Gates
 from lane_obs.core.lane import Lane
 from lane_obs.core.limit import make_limiter
 from lane_obs.core.order import Order
+from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.removed import Removed
 from lane_obs.core.schedule import Schedule
 from lane_obs.core.state import TRANSITIONS, State
@@ -150,6 +151,8 @@ class Engine:
         self.live += 1
         self.submitted += 1
         record.since = now
+        if not lane.is_plain:
+            record.level = lane.config.priority
         if delayed:
             record.state = _DELAYED
             lane.counts[_DELAYED] += 1
@@ -190,7 +193,7 @@ class Engine:
         record.since = now
         lane: Lane = record.home
         if not lane.is_plain:
-            self.order.level(record, now)
+            self.order.come_back(record, now)
         lane.ready.put_back(record)
         record.ready_mark = lane.meter.mark(now)
         if lane.counts[_READY] == 1:
@@ -263,6 +266,7 @@ class Engine:
         self.live -= 1
         lane: Lane = record.home
         if old is _READY:
+            self.order.forget_timer(record)
             lane.ready.forget(record)
             if not lane.counts[_READY]:
                 lane.end_waiting(lane.meter.mark(now), now)
@@ -271,6 +275,7 @@ class Engine:
             self.look_at(lane, now)
         elif not lane.is_plain:
             self.order.ended(record, now)
+            self._schedule.settle(now)
 
     def succeed(self, record: Record, now: float) -> None:
         """Ends a running command in success: what `finish` does, in one step for by far the most frequent end."""
@@ -305,7 +310,9 @@ class Engine:
 
     def wait_so_far(self, record: Record, now: float) -> WaitByCause:
         """All the waiting of a command up to `now`, by cause."""
-        if record.state is _READY and record.ready_mark is not None:
+        if record.state is _READY and record.home.is_held(record):
+            current = WaitByCause(partition=now - record.since)
+        elif record.state is _READY and record.ready_mark is not None:
             current = between(record.ready_mark, record.since, record.home.meter.mark(now), now)
         elif record.state is _DELAYED:
             current = WaitByCause(delay=now - record.since)
@@ -316,8 +323,11 @@ class Engine:
         return current if record.waited is None else record.waited + current
 
     def oldest(self, lane: Lane) -> Record | None:
-        """The command that starts next in its lane; `None` when none is ready."""
-        return lane.ready.peek()
+        """The ready command that came first; `None` when none is ready.
+
+        In a lane that has an order of its own it is the one that is ready for the longest time.
+        """
+        return lane.ready.peek() if isinstance(lane.ready, ReadyQueue) else lane.ready.oldest()
 
     def set_paused(self, lane: Lane, now: float, *, paused: bool) -> bool:
         """Pauses or resumes a lane; tells whether that changed anything."""
@@ -337,6 +347,7 @@ class Engine:
         if config.rate_limit != limits:
             self._set_gates(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
+        self.order.relevel(lane, now)
         self.look_at(lane, now)
         self._forget_levels()
 

@@ -37,10 +37,17 @@ def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanati
     text = _words(handle, cause)
     if state is State.READY:
         text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
-        if lane.config.boost is not None and handle.level < lane.config.priority:
-            text += f"; boosted from priority {lane.config.priority} to {handle.level}"
+        text += _boosted(handle, now)
     wait = engine.wait_so_far(handle, now)
     return Explanation(handle.id, lane.name, state, handle.attempt, cause, wait, in_lane, elsewhere, due, text)
+
+
+def _boosted(handle: CommandHandle[Any], now: float) -> str:
+    config = handle.home.config
+    if config.boost is None:
+        return ""
+    level, _ = config.boost.level(config.priority, now - handle.submitted_at, handle.deadline)
+    return f"; boosted from priority {config.priority} to {level}" if level < config.priority else ""
 
 
 def _words(handle: CommandHandle[Any], cause: str | None) -> str:

@@ -57,7 +57,7 @@ class Order:
         """The same for one that was delayed or backed off: time has passed for it."""
         before = record.level
         self.level(record, now)
-        if record.level < before:
+        if record.level not in {before, record.home.config.priority}:
             self.on_boosted(record, now)
 
     def boost(self, record: Record, now: float) -> None:
@@ -71,14 +71,20 @@ class Order:
 
     def relevel(self, lane: Lane, now: float) -> None:
         """Works the levels of a lane's ready commands out anew: its priority has changed."""
-        if isinstance(lane.ready, ReadyQueue) or lane.config.boost is None or lane.config.boost.is_ageing:
+        boost, ready = lane.config.boost, lane.ready
+        if boost is None:
             return
-        for record in lane.ready.list_ready():
+        if boost.is_ageing:
+            if (head := ready.peek()) is not None:
+                head.level, _ = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
+            return
+        assert not isinstance(ready, ReadyQueue)
+        for record in ready.list_ready():
             before = record.level
             self.forget_timer(record)
             self.level(record, now)
             if record.level != before:
-                lane.ready.changed(record)
+                ready.changed(record)
 
     def forget_timer(self, record: Record) -> None:
         """Its level changes no more: it has started, or ended while it was ready."""

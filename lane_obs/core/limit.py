@@ -211,14 +211,11 @@ class SlidingWindow:
             self._change(index, _parts(true_cost) - _parts(taken))
 
     def left(self, now: float) -> float:
-        """Tokens that may be taken now; below zero where true costs were above what was taken.
-
-        It changes nothing and may be called from any thread.
-        """
-        held, index = self._held, self._first
-        with contextlib.suppress(IndexError):  # no more, or they changed under our hands
-            while self._times[index] + self.seconds - now < _SAME:
-                held -= self._amounts[index]
+        """Tokens that may be taken now; below zero where true costs were above what was taken. From any thread."""
+        times, amounts, held, index = self._times, self._amounts, self._held, self._first
+        with contextlib.suppress(IndexError):  # the queue's thread lets some go meanwhile; here none are
+            while index < len(times) and times[index] + self.seconds - now < _SAME:
+                held -= amounts[index]
                 index += 1
         return self.most - held / _PARTS
 

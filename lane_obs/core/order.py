@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
 from lane_obs.core.partition import PartitionedQueue
+from lane_obs.core.ready import ReadyQueue
+from lane_obs.core.wait import between
 from lane_obs.events import NO_WAIT, WaitByCause
 
 if TYPE_CHECKING:
@@ -44,15 +46,19 @@ class Order:
 
     def level(self, record: Record, now: float) -> None:
         """Works out the effective priority of a command that becomes ready, and when it changes next."""
-        lane: Lane = record.home
-        boost = lane.config.boost
-        if boost is None or boost.is_ageing:
-            record.level = lane.config.priority
+        boost = record.home.config.boost
+        if boost is None or boost.is_ageing:  # by age: once it is its lane's head
             return
-        age = now - record.submitted_at
-        record.level, changes_at = boost.level(lane.config.priority, age, record.deadline)
+        record.level, changes_at = boost.level(record.home.config.priority, now - record.submitted_at, record.deadline)
         if changes_at != _NEVER:
             record.timer = self._timers.set(record.submitted_at + changes_at, timer.BOOST, record)
+
+    def come_back(self, record: Record, now: float) -> None:
+        """The same for one that was delayed or backed off: time has passed for it."""
+        before = record.level
+        self.level(record, now)
+        if record.level not in {before, record.home.config.priority}:
+            self.on_boosted(record, now)
 
     def boost(self, record: Record, now: float) -> None:
         """The timer of a waiting command's level is due."""
@@ -75,16 +81,33 @@ class Order:
             self.boost(about, now)
         self._schedule.settle(now)
 
+    def relevel(self, lane: Lane, now: float) -> None:
+        """Works the levels of a lane's ready commands out anew: its priority has changed."""
+        boost, ready = lane.config.boost, lane.ready
+        if boost is None:
+            return
+        if boost.is_ageing:
+            if (head := ready.peek()) is not None:
+                head.level, _ = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
+            return
+        assert not isinstance(ready, ReadyQueue)
+        for record in ready.list_ready():
+            before = record.level
+            self.forget_timer(record)
+            self.level(record, now)
+            if record.level != before:
+                ready.changed(record)
+
+    def forget_timer(self, record: Record) -> None:
+        """Its level changes no more: it has started, or ended while it was ready."""
+        if record.timer is not None:
+            self._timers.cancel(record.timer)
+            record.timer = None
+
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
         self.forget_timer(record)
         self.look_at(record.home, now)
-
-    def forget_timer(self, record: Record) -> None:
-        """Has the level of a command that was ready change no more."""
-        if record.timer is not None:
-            self._timers.cancel(record.timer)
-            record.timer = None
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
@@ -97,6 +120,11 @@ class Order:
         """Brings a lane's place in the schedule up to date with its order."""
         ready = lane.ready
         if isinstance(ready, PartitionedQueue):
+            for record in ready.take_held_back():
+                assert record.ready_mark is not None
+                waited = between(record.ready_mark, record.since, lane.meter.mark(now), now)
+                record.waited = (record.waited or NO_WAIT) + waited
+                record.since = now
             for record in ready.take_lined_up():
                 record.waited = (record.waited or NO_WAIT) + WaitByCause(partition=now - record.since)
                 record.since = now
@@ -104,9 +132,8 @@ class Order:
         self._gates.recheck(lane, now)
         priority = self._priority(lane, now)
         if priority != lane.priority:
-            if lane.gate is not None:
-                self._gates.release(lane, now)
             self._schedule.relevel(lane, priority, now)
+            self._gates.leave(lane, now)
         else:
             self._schedule.update(lane, now)
 
@@ -126,8 +153,8 @@ class Order:
         assert boost is not None
         level, changes_at = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
         self._set_alarm(lane, head.submitted_at + changes_at)
-        if level != head.level:
-            head.level = level
+        before, head.level = head.level, level
+        if level < before and level < lane.config.priority:  # else the lane was given another priority
             self.on_boosted(head, now)
 
     def _set_alarm(self, lane: Lane, when: float) -> None:

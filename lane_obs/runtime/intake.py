@@ -276,7 +276,7 @@ class Intake:
             return False
         drops = home.config.overflow is Overflow.DROP_OLDEST
         while self.room.is_full(home):  # more than once where retries came back above the bound
-            oldest = self._engine.oldest(home) if drops else None
+            oldest = home.oldest() if drops else None
             if oldest is None:
                 raise self.full(draft)
             assert isinstance(oldest, CommandHandle)

@@ -10,9 +10,10 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
 from lane_obs.core import timer
+from lane_obs.core.limit import make_limiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lane_obs.config import RateLimit
     from lane_obs.core.lane import Lane, Turn
@@ -65,18 +66,65 @@ class Gates:
     Args:
         schedule: lines lanes up.
         timers: wake the queue when a token is due.
-        on_throttled: called with a lane that is held back, for the first time since it had no ready work.
+
+    Attributes:
+        on_throttled: called with a lane that is held back, for the first time since it had no ready work, with the
+            seconds that it has to wait, and the time.
+        on_unthrottled: called with a lane that was held back and has no ready work any more, and the time.
     """
 
-    __slots__ = ("_ajar", "_asked", "_on_throttled", "_schedule", "_timers")
+    __slots__ = (
+        "_ajar", "_asked", "_of_all", "_schedule", "_shared", "_timers", "on_throttled", "on_unthrottled",
+    )  # fmt: skip
 
-    def __init__(self, schedule: Schedule, timers: Timers, on_throttled: Callable[[Lane, float, float], None]) -> None:
+    def __init__(self, schedule: Schedule, timers: Timers) -> None:
         self._schedule = schedule
         self._timers = timers
-        self._on_throttled = on_throttled
+        self.on_throttled: Callable[[Lane, float, float], None] = lambda _lane, _seconds, _now: None
+        self.on_unthrottled: Callable[[Lane, float], None] = lambda _lane, _now: None
+        self._of_all: tuple[Gate, ...] = ()
+        self._shared: dict[str, Gate] = {}
         self._asked = 0
         self._ajar: dict[Gate, None] = {}
         """Those that have let a lane go on, and wait to see whether it takes its token before they let another."""
+
+    # --- which lane has which -----------------------------------------------------------------------------------
+
+    def for_all(self, limits: Sequence[RateLimit], now: float) -> None:
+        """Sets the rate limits that all lanes have; before the first of them is there."""
+        self._of_all = tuple(self._gate_of(limit, now) for limit in limits)
+
+    def attach(self, lane: Lane, now: float) -> None:
+        """Gives a lane the rate limits that its policies say, in place of those it has."""
+        gates = self._of_all + tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits)
+        self.detach(lane)
+        lane.gates = gates
+        if lane.gate is not None:
+            self.release(lane, now)
+
+    def detach(self, lane: Lane) -> None:
+        """Takes a lane's rate limits away; those that no lane shares any more are forgotten."""
+        for gate in lane.gates[len(self._of_all) :]:
+            gate.users -= 1
+            if not gate.users and gate.limit.name is not None:
+                del self._shared[gate.limit.name]
+        lane.gates = ()
+
+    def _gate_of(self, limit: RateLimit, now: float) -> Gate:
+        gate = self._shared.get(limit.name) if limit.name is not None else None
+        if gate is None:
+            gate = Gate(limit, make_limiter(limit, now))
+            if limit.name is not None:
+                self._shared[limit.name] = gate
+        gate.users += 1
+        return gate
+
+    @property
+    def shared(self) -> list[RateLimit]:
+        """The rate limits that have a name, each once."""
+        return [gate.limit for gate in self._shared.values()]
+
+    # --- which lane goes on -------------------------------------------------------------------------------------
 
     def admit(self, lane: Lane, now: float) -> bool:
         """Takes the tokens of a lane's head, whose turn it is; or has the lane wait, and gives False."""
@@ -114,7 +162,12 @@ class Gates:
             self._look_at(other, now)
         if not lane.throttled:
             lane.throttled = True
-            self._on_throttled(lane, gate.due(lane, now) - now, now)
+            self.on_throttled(lane, gate.due(lane, now) - now, now)
+
+    def end_throttling(self, lane: Lane, now: float) -> None:
+        """A lane that was held back has no ready work any more."""
+        lane.throttled = False
+        self.on_unthrottled(lane, now)
 
     def _look_at(self, gate: Gate, now: float) -> None:
         """Lets the next lane go on if there is a token for it; else sets the timer for that."""

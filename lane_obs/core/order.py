@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
@@ -63,12 +63,28 @@ class Order:
             self.on_boosted(record, now)
             self.look_at(lane, now)
 
+    def on_timer(self, kind: str, about: Any, now: float) -> None:
+        """Does what is due: for a gate, for the head of a lane that ages, or for the level of a command."""
+        if kind is timer.GATE:
+            self._gates.open(about, now)
+        elif kind is timer.AGE:
+            about.alarm = None
+            self.look_at(about, now)
+        else:
+            about.timer = None
+            self.boost(about, now)
+        self._schedule.settle(now)
+
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
+        self.forget_timer(record)
+        self.look_at(record.home, now)
+
+    def forget_timer(self, record: Record) -> None:
+        """Has the level of a command that was ready change no more."""
         if record.timer is not None:
             self._timers.cancel(record.timer)
             record.timer = None
-        self.look_at(record.home, now)
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""

@@ -216,3 +216,15 @@ class Attempts:
                 events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error, handle.wait.total
             )
         self._owner.on_back_off(handle.home)
+
+    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
+        """Corrects what a running command has taken of its lane's rate limits.
+
+        Raises:
+            WrongLoop: called from another thread or loop.
+        """
+        owner = self._owner
+        owner.check_loop()
+        taken, handle.cost = handle.cost, cost
+        self._engine.gates.settle(handle.home, taken, cost, handle.started_at, self._now())
+        owner.wake()

@@ -69,15 +69,15 @@ class CommandHandle(Record, Generic[T], eq=False):
     """Whether a storage keeps it."""
     _traceparent: str | None = None
     """The span that submitted it, as it is stored."""
-    _ending: asyncio.Future[None] | None = None
-    """Its end, while that is not committed yet: whoever awaits it is told afterwards."""
+    _ending: bool = False
+    """Whether it has ended and that is not committed yet: whoever awaits it is told afterwards."""
 
     @property
     def id(self) -> str:
         """The command's id, unique among live commands."""
         known = self._id
         if known is None:
-            known = self._id = self._options.id or f"{self._owner.directory.id_prefix}-{self.seq}"
+            known = self._id = self._options.id or self._owner.directory.id_of(self.seq)
         return known
 
     @property
@@ -163,7 +163,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         loop = _running_loop()
         if loop is None or loop is not self._owner.loop:
             raise WrongLoop(f"command {self.id} belongs to another event loop")
-        if self.state not in FINAL or self._ending is not None:
+        if self.state not in FINAL or self._ending:
             future: asyncio.Future[None] = loop.create_future()
             if self._waiters is None:
                 self._waiters = [future]
@@ -254,7 +254,7 @@ class CommandContext:
             ConfigError: the cost is no number, or negative.
             WrongLoop: called from another thread or loop.
         """
-        self._handle._owner.settle(self._handle, to_cost("cost", cost))
+        self._handle._owner.attempts.settle(self._handle, to_cost("cost", cost))
 
 
 def current() -> CommandContext:

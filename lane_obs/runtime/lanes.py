@@ -127,7 +127,7 @@ class Lanes:
     def _check_shared(self, config: LaneConfig, before: Sequence[RateLimit]) -> None:
         new = [limit for limit in config.rate_limits if limit not in before]
         if new:
-            check_shared([*self._engine.shared_limits, *new])
+            check_shared([*self._engine.gates.shared, *new])
 
     # --- remove -------------------------------------------------------------------------------------------------
 

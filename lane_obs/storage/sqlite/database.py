@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +17,14 @@ from lane_obs.storage.sqlite.fault import translate
 from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, close, connect, make_file, wal_of
 from lane_obs.storage.sqlite.mark import Mark, MarkFile, boot_id
 from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, to_command, to_letter
+from lane_obs.storage.sqlite.transaction import write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from lane_obs.storage.record import StoredCommand, StoredDeadLetter
     from lane_obs.storage.sqlite.net import Net
+    from lane_obs.storage.sqlite.row import Row
 
 _SMALL_PAGES: Final = 16 * 1024 * 1024 // PAGE_BYTES
 
@@ -93,53 +96,33 @@ class Database:
             StorageError: nothing was written.
         """
         self.check_place()  # before, so that nothing is written there; and after, before it is told
-        run = self._connection.execute
         try:
-            run("BEGIN IMMEDIATE")
-            self._write_commands(net)
-            evicted = self._write_letters(net)
-            counts: list[Any] = run(statement.COUNT).fetchall()
-            run("COMMIT")
+            try:
+                evicted, counts = self._transact(net)
+            except apsw.ConstraintError:  # a command is there already, or cannot be stored at all
+                self._roll_back()
+                evicted, counts = self._transact(net, replaces=True)
         except Exception as error:
             raise self._undo(error) from error
-        self.commits, self.commands, self.letters, self.last_seq = counts[0]
+        self.commits, self.commands, self.letters, self.last_seq = counts
         self.check_place()
         return evicted
 
-    def _write_commands(self, net: Net) -> None:
-        many = self._connection.executemany
-        if net.clears_commands:
-            self._connection.execute("DELETE FROM commands")
-        saves, updates, removes = net.parts()
-        # Removes first: a place in the order of submits may pass from one command to another.
-        if removes:
-            many(statement.REMOVE, removes)
-        if saves:
-            many(statement.SAVE, saves)
-        if updates:
-            many(statement.UPDATE, updates)
-
-    def _write_letters(self, net: Net) -> list[str]:
-        run, evicted = self._connection.execute, []
-        if net.clears_letters:
-            run("DELETE FROM letters")
-        if net.letters:
-            self._connection.executemany(statement.REMOVE_LETTER, [(key,) for key in net.letters])
-            self._connection.executemany(statement.ADD_LETTER, [row for row in net.letters.values() if row is not None])
-        if net.before is not None:
-            evicted += [row[0] for row in run(statement.EVICT_OLD, (net.before,))]
-        if net.limit is not None:
-            evicted += [row[0] for row in run(statement.EVICT, (net.limit,))]
-        return evicted
+    def _transact(self, net: Net, *, replaces: bool = False) -> tuple[list[str], Row]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        written = write(self._connection, net, replaces=replaces)
+        self._connection.execute("COMMIT")
+        return written
 
     def _undo(self, error: Exception) -> Exception:
         found = translate(error, self.path, self._connection)
-        try:
-            if not self._connection.get_autocommit():
-                self._connection.execute("ROLLBACK")
-        except apsw.Error:  # SQLite has done it itself
-            pass
+        with contextlib.suppress(apsw.Error):  # SQLite has done it itself
+            self._roll_back()
         return found
+
+    def _roll_back(self) -> None:
+        if not self._connection.get_autocommit():
+            self._connection.execute("ROLLBACK")
 
     def check_place(self) -> None:
         """Makes sure that the open file is still the one of its name: another would be opened at the next start.
@@ -153,14 +136,15 @@ class Database:
         """After a commit: writes down that it was made, looks at the write-ahead log, and takes the files' size.
 
         Raises:
-            StorageVanished: the log is gone.
+            StorageVanished: the file or the log is gone.
         """
         if self._mark is not None:
             self._mark.write(self.commits)
+        file = _check_same(self._name, self._file)
         if self._wal_file is None:
             self._wal_file = os.stat(self._wal_name)
         log = _check_same(self._wal_name, self._wal_file)
-        self.file_bytes = log.st_size + _check_same(self._name, self._file).st_size
+        self.file_bytes = log.st_size + file.st_size
 
     # --- out ----------------------------------------------------------------------------------------------------
 
@@ -183,7 +167,8 @@ class Database:
             StorageError: they cannot be read, or one is damaged.
         """
         try:
-            return [to_command(row) for row in self._connection.execute(statement.PAGE, (after, until, limit))]
+            rows = self._connection.execute(statement.PAGE, (after, until, limit)).fetchall()
+            return list(map(to_command, rows))
         except Exception as error:
             raise self._unreadable(error) from error
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 Row: TypeAlias = tuple[Any, ...]
 
 FIXED: Final = (
-    "seq", "id", "lane", "command_type", "payload", "options", "deadline", "key", "trace", "submitted_at", "fixed_sum",
+    "fixed_sum", "seq", "lane", "command_type", "payload", "options", "deadline", "key", "trace", "submitted_at", "id",
 )  # fmt: skip
-"""Columns of a command that never change."""
+"""Columns of a command that never change. The id is the last, so that what each sum covers lies together."""
 STATE: Final = (
     "state", "attempt", "not_before", "updated_at", "deaths", "last_error_type", "last_error", "state_sum",
 )  # fmt: skip
 """Columns of a command that an update sets, all of them."""
+COLUMNS: Final = (*FIXED, *STATE)
+"""All columns of a command, in the order of its row."""
 LETTER: Final = (
     "id", "seq", "lane", "command_type", "payload", "options", "reason", "error_type", "error", "traceback", "attempts",
     "failed_at", "submitted_at", "key", "trace", "sum",
@@ -36,8 +38,10 @@ BEFORE_ALL: Final = -(2**63)
 AFTER_ALL: Final = 2**63 - 1
 """No `seq` is above it."""
 
-_FIXED_END: Final = len(FIXED) - 1
-_STATE_START: Final = len(FIXED)
+_FIXED_SUMMED: Final = slice(1, len(FIXED))
+"""What `fixed_sum` covers."""
+_STATE_SUMMED: Final = slice(len(FIXED) - 1, len(COLUMNS) - 1)
+"""What `state_sum` covers: the id, too, so that the state of one command does not pass for that of another."""
 _NO_OPTIONS: Final = "{}"
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -49,25 +53,26 @@ class DamagedRow(ValueError):
     """A row is not as it was written."""
 
 
-def fixed_row(command: StoredCommand) -> Row:
-    """The columns of a command that never change.
+def command_row(command: StoredCommand) -> Row:
+    """All columns of a command. Values of the usual types go as they are: this is done for each submit.
 
     Raises:
         ValueError, TypeError, OverflowError: it has a value that cannot be stored.
     """
-    values = (
-        int(command.seq),
-        command.id,
-        command.lane,
-        command.command_type,
-        bytes(command.payload),
-        _options(command.options),
-        _seconds(command.deadline),
-        command.key,
-        command.trace,
-        _seconds(command.submitted_at),
-    )
-    return (*values, crc32(_encode(values)))
+    seq, payload, deadline, submitted_at = command.seq, command.payload, command.deadline, command.submitted_at
+    if type(seq) is not int:
+        seq = int(seq)
+    if type(payload) is not bytes:
+        payload = bytes(payload)
+    if deadline is not None:
+        deadline = _number(deadline)
+    if type(submitted_at) is not float or submitted_at != submitted_at:
+        submitted_at = _number(submitted_at)
+    options = _to_json(command.options).decode() if command.options else _NO_OPTIONS
+    id_, lane, command_type, key, trace = command.id, command.lane, command.command_type, command.key, command.trace
+    written = crc32(_encode((seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)))
+    fixed = (written, seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)
+    return fixed + state_row(command)
 
 
 def state_row(command: StoredCommand | Update) -> Row:
@@ -76,16 +81,21 @@ def state_row(command: StoredCommand | Update) -> Row:
     Raises:
         ValueError, TypeError, OverflowError: it has a value that cannot be stored.
     """
-    values = (
-        str(command.state),
-        int(command.attempt),
-        _seconds(command.not_before),
-        _seconds(command.updated_at),
-        int(command.deaths),
-        _text(command.last_error_type),
-        _text(command.last_error),
-    )
-    return (*values, crc32(_encode((command.id, values))))
+    state, attempt, deaths = command.state, command.attempt, command.deaths
+    not_before, updated_at = command.not_before, command.updated_at
+    error_type, error = command.last_error_type, command.last_error
+    if type(state) is not str:
+        state = str(state)
+    if type(attempt) is not int or type(deaths) is not int:
+        attempt, deaths = int(attempt), int(deaths)
+    if not_before is not None:
+        not_before = _number(not_before)
+    if type(updated_at) is not float or updated_at != updated_at:
+        updated_at = _number(updated_at)
+    if error_type is not None or error is not None:
+        error_type, error = _text(error_type), _text(error)
+    written = crc32(_encode((command.id, state, attempt, not_before, updated_at, deaths, error_type, error)))
+    return state, attempt, not_before, updated_at, deaths, error_type, error, written
 
 
 def letter_row(letter: StoredDeadLetter) -> Row:
@@ -106,8 +116,8 @@ def letter_row(letter: StoredDeadLetter) -> Row:
         _text(letter.error),
         _text(letter.traceback),
         int(letter.attempts),
-        _seconds(letter.failed_at),
-        _seconds(letter.submitted_at),
+        _number(letter.failed_at),
+        _number(letter.submitted_at),
         letter.key,
         letter.trace,
     )
@@ -120,29 +130,17 @@ def to_command(row: Sequence[Any]) -> StoredCommand:
     Raises:
         DamagedRow: they are not as they were written.
     """
-    seq, id_, lane, command_type, payload, options, deadline, key, trace, submitted_at, fixed_sum = row[:_STATE_START]
-    state, attempt, not_before, updated_at, deaths, error_type, error, state_sum = row[_STATE_START:]
-    if crc32(_encode(row[:_FIXED_END])) != fixed_sum or crc32(_encode((id_, row[_STATE_START:-1]))) != state_sum:
+    (
+        fixed_sum, seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_,
+        state, attempt, not_before, updated_at, deaths, error_type, error, state_sum,
+    ) = row  # fmt: skip
+    if crc32(_encode(row[_FIXED_SUMMED])) != fixed_sum or crc32(_encode(row[_STATE_SUMMED])) != state_sum:
         raise DamagedRow(f"command {id_!r}, seq {seq}, is not as it was written: its checksum is wrong")
-    return StoredCommand(
-        id=id_,
-        seq=seq,
-        lane=lane,
-        command_type=command_type,
-        payload=payload,
-        options={} if options == _NO_OPTIONS else _from_json(options),
-        attempt=attempt,
-        state=state,
-        not_before=not_before,
-        deadline=deadline,
-        key=key,
-        trace=trace,
-        submitted_at=submitted_at,
-        updated_at=updated_at,
-        deaths=deaths,
-        last_error_type=error_type,
-        last_error=error,
-    )
+    found = {} if options == _NO_OPTIONS else _from_json(options)
+    return StoredCommand(  # by position: a third of the time
+        id_, seq, lane, command_type, payload, found, attempt, state, not_before, deadline, key, trace, submitted_at,
+        updated_at, deaths, error_type, error,
+    )  # fmt: skip
 
 
 def to_letter(row: Sequence[Any]) -> StoredDeadLetter:
@@ -167,9 +165,7 @@ def _options(options: Mapping[str, Any]) -> str:
     return _to_json(options).decode() if options else _NO_OPTIONS
 
 
-def _seconds(seconds: float | None) -> float | None:
-    if seconds is None:
-        return None
+def _number(seconds: float) -> float:
     value = float(seconds)
     if value != value:  # SQLite would store it as NULL
         raise ValueError("a time is not a number")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lane_obs.storage.sqlite.batch import Batch, Job, Settings
 
 _CHECKPOINT_PAGES: Final = 1_000
+_BUSY_CHECKPOINT_PAGES: Final = 4_000
+"""While changes wait for it: a page that was written several times goes to the file once."""
 _GROWTH: Final = 2.0
 _SIZES: Final = ("commands", "letters", "last_seq", "file_bytes")
 _logger = logging.getLogger("lane_obs.storage")
@@ -141,8 +143,7 @@ class Store:
             self._hold(batches, self.error)
             return
         net = Net()
-        for batch in batches:
-            net.add(batch.steps)
+        net.add([step for batch in batches for step in batch.steps])
         try:
             self._commit(net)
         except StorageRefused as error:
@@ -173,14 +174,18 @@ class Store:
         if batches[0].future is None:
             _logger.error("a change that was acknowledged is lost: %s", error)
 
-    def upkeep(self) -> None:
-        """After a commit, and after it was told: marks it, and empties the write-ahead log when that has grown."""
+    def upkeep(self, *, busy: bool = False) -> None:
+        """After a commit, and after it was told: marks it, and empties the write-ahead log when that has grown.
+
+        Args:
+            busy: whether more waits to be written; then the log may grow for longer.
+        """
         database = self.database
         if self.error is not None or database is None or database.commits == self._marked:
             return
         try:
             database.mark()
-            if database.wal_pages >= _CHECKPOINT_PAGES:
+            if database.wal_pages >= (_BUSY_CHECKPOINT_PAGES if busy else _CHECKPOINT_PAGES):
                 database.checkpoint()
         except Exception as error:  # also the folder that goes away just now; nothing may end the writer's thread
             self._fail(translate(error, self._settings.folder))
@@ -216,7 +221,7 @@ class Store:
 
     def _hold(self, batches: Sequence[Batch], error: StorageError) -> None:
         for batch in batches:
-            kept = not batch.may_drop and self._keep(batch)
+            kept = not batch.is_submit and self._keep(batch)
             batch.error = type(error)(error.path, error.cause, kept=kept)
             batch.error.__cause__ = error
 

@@ -157,7 +157,7 @@ def test_all_label_sets_are_there_at_zero_before_anything_happens() -> None:
     counters = {metric.name for metric in CATALOGUE if metric.kind != "gauge"}
     assert {number for name in counters for number in found[name].values()} == {0.0}
     assert len(found["lane_commands_finished_total"]) == outcomes * lanes
-    assert len(found["lane_commands_rejected_total"]) == 3 * lanes + 2
+    assert len(found["lane_commands_rejected_total"]) == 3 * lanes + 3
     assert len(found["lane_command_queue_wait_seconds"]) == (len(BUCKETS) + 3) * lanes
     assert len(found["lane_event_loop_lag_seconds"]) == len(QUICK_BOUNDS) + 3
     assert len(found["lane_blocked_seconds_total"]) == 3 * lanes

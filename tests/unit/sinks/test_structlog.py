@@ -54,7 +54,8 @@ def write(path: Path, *events: LaneEvent, **options: Any) -> StructlogSink:
 def example(kind: type[LaneEvent], seq: int = 1) -> LaneEvent:
     """An event with a value in each field that has no default."""
     values: dict[Any, Any] = {
-        str: "x", int: 1, float: 0.5, bool: True, dict[str, str]: {"a": "b"}, tuple[str, ...]: ("y", "z"),
+        str: "x", int: 1, float: 0.5, bool: True, dict[str, str]: {"a": "b"}, dict[str, int]: {"a": 1},
+        tuple[str, ...]: ("y", "z"),
     }  # fmt: skip
     fields = {
         field.name: values[field.type]

@@ -162,10 +162,11 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain:
+        if lane.is_plain:
+            if lane.turn is None:
+                self._line_up(lane, now)
+        elif ready == 1 or returning or lane.ready.peek() is record:  # else what goes next is as before
             self.look_at(lane, now)
-        elif lane.turn is None:
-            self._line_up(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Looks anew at what goes next in a lane that is not plain, or that a rate limit holds back."""

@@ -80,6 +80,14 @@ class Gates:
 
     def admit(self, lane: Lane, now: float) -> bool:
         """Takes the tokens of a lane's head, whose turn it is; or has the lane wait, and gives False."""
+        gate = lane.gates[0]
+        if not gate.waiting and not self._ajar and len(lane.gates) == 1:  # nearly always: no lane waits there
+            head = lane.ready.peek()
+            if head is not None and gate.limiter.try_take(head.cost, now):
+                return True
+        return self._admit(lane, now)
+
+    def _admit(self, lane: Lane, now: float) -> bool:
         latest, due = None, now
         for gate in lane.gates:
             when = gate.due(lane, now)

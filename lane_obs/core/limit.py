@@ -61,12 +61,27 @@ class TokenBucket:
         """Takes `cost`, whether it is due or not."""
         # Idle time below the resolution is none: else each start would drop the rounding of its time.
         if now - self._full_at >= _SAME:
-            self._origin = now
-            self._taken = 0
-            self._dips.clear()
+            self._begin_run(cost, now)
         else:
             self._note(now)
-        self._change(_parts(cost))
+            self._change(_parts(cost))
+
+    def try_take(self, cost: float, now: float) -> bool:
+        """Takes `cost` if it is due; whether it was."""
+        if now - self._full_at >= _SAME and cost <= self.most:  # full: the short way, for a limit that seldom holds
+            self._begin_run(cost, now)
+            return True
+        if self.due(cost, now) > now:
+            return False
+        self.take(cost, now)
+        return True
+
+    def _begin_run(self, cost: float, now: float) -> None:
+        self._origin = now
+        if self._dips:
+            self._dips.clear()
+        self._taken = taken = round(cost * _PARTS)
+        self._full_at = now + taken / _PARTS / self.rate
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`.
@@ -193,6 +208,13 @@ class SlidingWindow:
             self._amounts.append(0)
             self._joined_at = now
         self._change(-1, _parts(cost))
+
+    def try_take(self, cost: float, now: float) -> bool:
+        """Takes `cost` if it is due; whether it was."""
+        if self.due(cost, now) > now:
+            return False
+        self.take(cost, now)
+        return True
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`; no matter once that has left.

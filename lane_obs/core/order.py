@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
-from lane_obs.core.partition import PartitionedQueue
-from lane_obs.events import NO_WAIT, WaitByCause
+from lane_obs.core.state import State
+from lane_obs.core.wait import Access
+from lane_obs.events import WaitByCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lane_obs.config import PriorityBoost
     from lane_obs.core.gate import Gates
     from lane_obs.core.lane import Lane
+    from lane_obs.core.partition import PartitionedQueue
     from lane_obs.core.record import Record
     from lane_obs.core.schedule import Schedule
     from lane_obs.core.timer import Timers
 
+_READY = State.READY
+_KEYED = Access.KEYED
 _NEVER: Final = math.inf
 
 
@@ -68,25 +73,40 @@ class Order:
         if record.timer is not None:
             self._timers.cancel(record.timer)
             record.timer = None
-        self.look_at(record.home, now)
+        lane: Lane = record.home
+        boost = lane.config.boost
+        if boost is not None and self._may_rise(lane, now):
+            self.look_at(lane, now)
+        elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:
+            self._schedule.update(lane, now)
+
+    @staticmethod
+    def _may_rise(lane: Lane, now: float) -> bool:
+        """Whether the priority of a lane may be another one, now that its head has started."""
+        config, alarm = lane.config, lane.alarm
+        if alarm is not None:  # it ages: who was behind the head is younger
+            return lane.priority != config.priority or alarm[0] <= now or not lane.counts[_READY]
+        head = lane.ready.peek()
+        return lane.priority != (config.priority if head is None else head.level)
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
-        ready = record.home.ready
-        if isinstance(ready, PartitionedQueue) and record.attempt:
-            ready.ended(record)
-            self.look_at(record.home, now)
+        lane: Lane = record.home
+        if lane.parted is None or not record.attempt or not lane.parted.ended(record):
+            return
+        if lane.config.boost is None and lane.gate is None and lane.meter.access is not _KEYED:
+            self._note_lined_up(lane.parted, now)  # one more, where some were: what goes next does not matter to others
+        else:
+            self.look_at(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Brings a lane's place in the schedule up to date with its order."""
-        ready = lane.ready
-        if isinstance(ready, PartitionedQueue):
-            for record in ready.take_lined_up():
-                record.waited = (record.waited or NO_WAIT) + WaitByCause(partition=now - record.since)
-                record.since = now
-                record.ready_mark = lane.meter.mark(now)
-        self._gates.recheck(lane, now)
-        priority = self._priority(lane, now)
+        if lane.parted is not None:
+            self._note_lined_up(lane.parted, now)
+        if lane.gate is not None:
+            self._gates.recheck(lane, now)
+        boost = lane.config.boost
+        priority = lane.priority if boost is None else self._priority(lane, boost, now)
         if priority != lane.priority:
             if lane.gate is not None:
                 self._gates.release(lane, now)
@@ -94,10 +114,17 @@ class Order:
         else:
             self._schedule.update(lane, now)
 
-    def _priority(self, lane: Lane, now: float) -> int:
-        boost = lane.config.boost
-        head = lane.ready.peek() if boost is not None else None
-        if head is None or boost is None:
+    @staticmethod
+    def _note_lined_up(parted: PartitionedQueue, now: float) -> None:
+        for record in parted.take_lined_up():
+            held = WaitByCause(partition=now - record.since)
+            record.waited = held if record.waited is None else record.waited + held
+            record.since = now
+            record.ready_mark = record.home.meter.mark(now)
+
+    def _priority(self, lane: Lane, boost: PriorityBoost, now: float) -> int:
+        head = lane.ready.peek()
+        if head is None:
             self._set_alarm(lane, _NEVER)
             return lane.config.priority
         if boost.is_ageing:

@@ -204,11 +204,13 @@ class PartitionedQueue:
                 self._displaced.discard(record)
                 self._order.forget(record)
 
-    def ended(self, record: Record) -> None:
-        """Notes that a command has ended while it was not inside. If it had its partition, the next one gets that."""
+    def ended(self, record: Record) -> bool:
+        """Notes that a command has ended while it was not inside; whether another one has got its partition."""
         part = self.parts.get(record.part)
-        if part is not None and part.head is record:
-            self._move_up(part)
+        if part is None or part.head is not record:
+            return False
+        self._move_up(part)
+        return bool(self._lined_up)
 
     def _move_up(self, part: _Part) -> None:
         """Gives a partition to the next of its commands; without one, it is gone."""

@@ -165,7 +165,7 @@ class Engine:
         if lane.is_plain:
             if lane.turn is None:
                 self._line_up(lane, now)
-        elif ready == 1 or returning or lane.ready.peek() is record:  # else what goes next is as before
+        elif ready == 1 or returning or record.level < lane.priority or self.order.goes_next(record, lane):
             self.look_at(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:

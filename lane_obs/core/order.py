@@ -68,6 +68,13 @@ class Order:
             self.on_boosted(record, now)
             self.look_at(lane, now)
 
+    @staticmethod
+    def goes_next(record: Record, lane: Lane) -> bool:
+        """Whether a new command, no more important than others that wait in its lane, goes next all the same."""
+        if lane.parted is None or (lane.gate is None and lane.meter.access is not _KEYED):
+            return False
+        return lane.parted.peek() is record
+
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
         if record.timer is not None:

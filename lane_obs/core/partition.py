@@ -54,6 +54,10 @@ class _Behind(msgspec.Struct, eq=False):
     def __len__(self) -> int:
         return len(self.fresh) - self.first + len(self.returned) - self.gone
 
+    def is_empty(self) -> bool:
+        """Whether nothing is inside, not even what has ended."""
+        return self.first == len(self.fresh) and not self.returned
+
     def put_back(self, record: Record) -> None:
         """Puts in a command with any number."""
         heappush(self.returned, (record.seq, id(record), record))
@@ -216,7 +220,7 @@ class PartitionedQueue:
         """Gives a partition to the next of its commands; without one, it is gone."""
         key = part.head.part
         record = None if part.behind is None else part.behind.pop()
-        if record is None:
+        if record is None or part.behind is None:
             del self.parts[key]
             if self._fair is not None:
                 self._fair.leave(key)
@@ -226,7 +230,7 @@ class PartitionedQueue:
                     self._inside.clear()
             return
         part.head = record
-        if not part.behind:
+        if part.behind.is_empty():
             part.behind = None
         self.held -= 1
         if record in self._displaced:

@@ -6,9 +6,10 @@ import functools
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.features import PLAIN, Feature
 from benchmarks.figure import Figure, Sizes, at_most, best_of
 from benchmarks.workload import LIMIT, LOOPS, check, no_op, on_loop
-from lane_obs import LaneConfig, QueueManager
+from lane_obs import QueueManager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,20 +19,21 @@ _FEW = 6
 _RATIO = 2.0
 
 
-async def spread(lane_count: int, count: int, levels: int) -> float:
+async def spread(lane_count: int, count: int, levels: int, feature: Feature = PLAIN) -> float:
     """Seconds from the first submit to the last result; the queue is built before.
 
     Args:
         lane_count: how many lanes.
         count: commands, given to the lanes in turn.
         levels: how many priorities the lanes have among them.
+        feature: what each lane has on.
     """
-    lanes = {f"lane-{number}": LaneConfig(0, LIMIT, priority=number % levels) for number in range(lane_count)}
-    names = list(lanes)
+    lanes = {f"lane-{number}": feature.lane(priority=number % levels) for number in range(lane_count)}
+    names, options = list(lanes), [feature.options(number) for number in range(count)]
     async with QueueManager(lanes, max_concurrency=LIMIT) as manager:
-        targets = [names[number % lane_count] for number in range(count)]
+        targets = [(names[number % lane_count], no_op) for number in range(count)]
         start = time.perf_counter()
-        handles = [manager.submit_nowait(name, no_op) for name in targets]
+        handles = [manager.submit_nowait(*target, **given) for target, given in zip(targets, options, strict=True)]
         results = [await handle for handle in handles]
         seconds = time.perf_counter() - start
     check(results, count)
@@ -41,13 +43,17 @@ async def spread(lane_count: int, count: int, levels: int) -> float:
 def figures(sizes: Sizes) -> Iterator[Figure]:
     """With six priorities in both, then with a priority of its own for every lane."""
     for what, many_levels in (("six priorities", _FEW), ("a priority each", sizes.lanes)):
-        shapes = {"many": (sizes.lanes, many_levels), "few": (_FEW, _FEW)}
-        runs = {
-            name: functools.partial(on_loop, LOOPS[0], spread, lane_count, sizes.commands, levels)
-            for name, (lane_count, levels) in shapes.items()
-        }
-        seconds = best_of(runs, sizes.rounds)
-        many, few = (seconds[name] / sizes.commands * 1e6 for name in shapes)
-        budget, holds = at_most(_RATIO, many / few)
-        name = f"submit and run, {sizes.lanes:,} lanes, {what}"
-        yield Figure(ROW, name, many, "us", few, f"{_FEW} lanes", many / few, budget, holds)
+        yield figure(f"submit and run, {sizes.lanes:,} lanes, {what}", many_levels, sizes)
+
+
+def figure(what: str, many_levels: int, sizes: Sizes, *, feature: Feature = PLAIN, row: str = ROW) -> Figure:
+    """Compares many lanes, of so many priorities, with few."""
+    shapes = {"many": (sizes.lanes, many_levels), "few": (_FEW, _FEW)}
+    runs = {
+        name: functools.partial(on_loop, LOOPS[0], spread, lane_count, sizes.commands, levels, feature)
+        for name, (lane_count, levels) in shapes.items()
+    }
+    seconds = best_of(runs, sizes.rounds)
+    many, few = (seconds[name] / sizes.commands * 1e6 for name in shapes)
+    budget, holds = at_most(_RATIO, many / few)
+    return Figure(row, what, many, "us", few, f"{_FEW} lanes", many / few, budget, holds)

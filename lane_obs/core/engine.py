@@ -153,7 +153,7 @@ class Engine:
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if not lane.is_plain:
+        if lane.config.boost is not None:
             self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
@@ -165,7 +165,7 @@ class Engine:
         if lane.is_plain:
             if lane.turn is None:
                 self._line_up(lane, now)
-        elif ready == 1 or returning or record.level < lane.priority or self.order.goes_next(record, lane):
+        elif ready == 1 or returning or self.order.goes_next(record, lane):
             self.look_at(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
@@ -264,7 +264,7 @@ class Engine:
                 if lane.throttled:
                     self._end_throttling(lane, now)
             self.look_at(lane, now)
-        elif not lane.is_plain:
+        elif lane.parted is not None:
             self.order.ended(record, now)
 
     def succeed(self, record: Record, now: float) -> None:
@@ -279,7 +279,7 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self._schedule.ended(lane, now)
-        if not lane.is_plain:
+        if lane.parted is not None:
             self.order.ended(record, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)

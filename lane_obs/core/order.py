@@ -70,10 +70,10 @@ class Order:
 
     @staticmethod
     def goes_next(record: Record, lane: Lane) -> bool:
-        """Whether a new command, no more important than others that wait in its lane, goes next all the same."""
-        if lane.parted is None or (lane.gate is None and lane.meter.access is not _KEYED):
-            return False
-        return lane.parted.peek() is record
+        """Whether a new command goes next, ahead of others that wait in its lane, in a way that matters to it."""
+        if lane.meter.access is _KEYED or lane.gate is not None:
+            return lane.ready.peek() is record
+        return lane.config.boost is not None and record.level < lane.priority
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
@@ -99,7 +99,8 @@ class Order:
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
         lane: Lane = record.home
-        if lane.parted is None or not record.attempt or not lane.parted.ended(record):
+        assert lane.parted is not None
+        if not record.attempt or not lane.parted.ended(record):
             return
         if lane.config.boost is None and lane.gate is None and lane.meter.access is not _KEYED:
             self._note_lined_up(lane.parted, now)  # one more, where some were: what goes next does not matter to others

@@ -213,21 +213,17 @@ class PartitionedQueue:
         part = self.parts.get(record.part)
         if part is None or part.head is not record:
             return False
+        if part.behind is None:
+            self._give_up(record.part)
+            return False
         self._move_up(part)
         return bool(self._lined_up)
 
     def _move_up(self, part: _Part) -> None:
         """Gives a partition to the next of its commands; without one, it is gone."""
-        key = part.head.part
         record = None if part.behind is None else part.behind.pop()
         if record is None or part.behind is None:
-            del self.parts[key]
-            if self._fair is not None:
-                self._fair.leave(key)
-            if not self.parts:  # a dict that was large gives its memory back only so
-                self.parts.clear()
-                if not self._inside:
-                    self._inside.clear()
+            self._give_up(part.head.part)
             return
         part.head = record
         if part.behind.is_empty():
@@ -238,6 +234,15 @@ class PartitionedQueue:
         else:
             self._order.put_back(record)
         self._lined_up.append(record)
+
+    def _give_up(self, key: Hashable) -> None:
+        del self.parts[key]
+        if self._fair is not None:
+            self._fair.leave(key)
+        if not self.parts:  # a dict that was large gives its memory back only so
+            self.parts.clear()
+            if not self._inside:
+                self._inside.clear()
 
     def changed(self, record: Record) -> None:
         """Notes that the level of a command inside has changed. It matters only for one that is lined up."""

@@ -30,7 +30,7 @@ async def behind(depth: int, count: int) -> tuple[float, float]:
     """`depth` commands wait in a lane that runs at its limit, and `count` others go through a lane in front of it.
 
     Returns:
-        Seconds to submit the `count` commands, and seconds to run them.
+        Processor seconds to submit the `count` commands, and seconds to run them.
     """
     gate: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -44,11 +44,11 @@ async def behind(depth: int, count: int) -> tuple[float, float]:
             manager.submit_nowait("behind", no_op)
         await asyncio.sleep(0)
         gc.collect()
-        start = time.perf_counter()
+        start = time.process_time()
         handles = [manager.submit_nowait("front", no_op) for _ in range(count)]
-        submitted = time.perf_counter()
+        submitted = time.process_time()
         results = [await handle for handle in handles]
-        ended = time.perf_counter()
+        ended = time.process_time()
         gate.set_result(1)
     check(results, count)
     return submitted - start, ended - submitted
@@ -58,7 +58,7 @@ async def steady(depth: int, count: int, feature: Feature = PLAIN) -> float:
     """`depth` commands wait in a lane, and each that runs submits one more to it, until `count` have run.
 
     Returns:
-        Seconds for the `count` commands, each a submit and a run.
+        Processor seconds for the `count` commands, each a submit and a run.
     """
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     left = count
@@ -82,24 +82,24 @@ async def steady(depth: int, count: int, feature: Feature = PLAIN) -> float:
             submit()
         await asyncio.sleep(0)
         gc.collect()
-        start = time.perf_counter()
+        start = time.process_time()
         manager.resume(LANE)
         await done
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         manager.resume(LANE)
     return seconds
 
 
 async def waves(depth: int, count: int) -> float:
-    """Submits `depth` commands and runs them all, again and again until `count` have run: seconds for all."""
+    """Submits `depth` commands and runs them all, again and again until `count` have run: processor seconds for all."""
     async with QueueManager({LANE: LaneConfig(0, LIMIT)}) as manager:
-        start, ran = time.perf_counter(), 0
+        start, ran = time.process_time(), 0
         while ran < count:
             handles = [manager.submit_nowait(LANE, no_op) for _ in range(depth)]
             results = [await handle for handle in handles]
             ran += len(results)
             check(results, depth)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
 
 def figures(sizes: Sizes) -> Iterator[Figure]:

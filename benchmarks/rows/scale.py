@@ -27,6 +27,7 @@ _RATIO: Final = 1.25
 _LANES_RATIO: Final = 2.0
 _LOG_RATIO: Final = 2.0
 """log(1,000,000) / log(1,000)."""
+_METHOD: Final = "tracemalloc"
 _ROUNDS: Final = 3
 _BATCHES: Final = 5
 _SPREAD: Final = 1e6
@@ -136,12 +137,13 @@ def _boosts(sizes: Sizes) -> Figure:
 
 
 def _pending(sizes: Sizes) -> Iterator[Figure]:
+    plain = bytes_each("lane_obs", sizes.pending, _METHOD)
     for name in EACH:
-        for method in ("rss", "tracemalloc"):
-            ours, plain = (bytes_each(kind, sizes.pending, method) for kind in (name, "lane_obs"))
-            if ours is not None and plain is not None:
-                what = f"{name}, bytes each of {sizes.pending:,} pending, {method}"
-                yield Figure(ROW, what, ours, "B", plain, "plain lane", ours / plain)
+        ours = bytes_each(name, sizes.pending, _METHOD)
+        assert ours is not None
+        assert plain is not None
+        what = f"{name}, bytes each of {sizes.pending:,} pending, {_METHOD}"
+        yield Figure(ROW, what, ours, "B", plain, "plain lane", ours / plain)
         yield pending.cost_figure(
             f"{name}, submit and run, {sizes.pending:,} pending in the lane",
             functools.partial(pending.steady, feature=FEATURES[name]),
@@ -153,4 +155,4 @@ def _pending(sizes: Sizes) -> Iterator[Figure]:
 
 def _lanes(sizes: Sizes) -> Iterator[Figure]:
     for name in EACH:
-        yield lanes.figure(f"{name}, submit and run", sizes.lanes, sizes, feature=FEATURES[name], row=ROW)
+        yield lanes.figure(f"{name}, submit and run, {sizes.lanes:,} lanes", sizes.lanes, sizes, feature=FEATURES[name], row=ROW)

@@ -5,7 +5,8 @@ usage: python -m benchmarks.memory KIND COUNT METHOD
 KIND is `lane_obs` (commands that wait in one lane), a name of `benchmarks.features` (likewise, with that on), or
 `semaphore` (tasks that wait for an `asyncio.Semaphore`).
 METHOD is `rss` (growth of the process's resident memory) or `tracemalloc` (memory that Python asked for). The
-commands share one function and what they say at submit is made before, so nothing of the caller's own is in the figure; nobody holds the handles either.
+commands share one function and what they say at submit is made before, so nothing of the caller's own is in the figure;
+nobody holds the handles either.
 """
 
 from __future__ import annotations

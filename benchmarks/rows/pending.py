@@ -62,7 +62,8 @@ async def steady(depth: int, count: int, feature: Feature = PLAIN) -> float:
     """
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     left = count
-    options = [feature.options(number) for number in range(depth + count)] if feature.options is not PLAIN.options else []
+    numbers = range(0 if feature is PLAIN else depth + count)
+    options = [feature.options(number) for number in numbers]
 
     async def step() -> None:
         nonlocal left

@@ -9,7 +9,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.features import EACH, FEATURES, PLAIN, Feature
+from benchmarks.features import EACH, FEATURES, Feature
 from benchmarks.figure import Figure, Sizes, at_most, best_of
 from benchmarks.memory import bytes_each
 from benchmarks.rows import lanes, pending
@@ -155,4 +155,5 @@ def _pending(sizes: Sizes) -> Iterator[Figure]:
 
 def _lanes(sizes: Sizes) -> Iterator[Figure]:
     for name in EACH:
-        yield lanes.figure(f"{name}, submit and run, {sizes.lanes:,} lanes", sizes.lanes, sizes, feature=FEATURES[name], row=ROW)
+        what = f"{name}, submit and run, {sizes.lanes:,} lanes"
+        yield lanes.figure(what, sizes.lanes, sizes, feature=FEATURES[name], row=ROW)

@@ -69,8 +69,8 @@ class Lane:
         self.name = name
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.ready: Ready = _order_of(config)
+        # The same, in a lane with partitions.
         self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
-        """The same, in a lane with partitions."""
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
         self._blocked = [0.0] * len(BLOCKS)
@@ -91,10 +91,9 @@ class Lane:
         """Whether a rate limit has held it back since it last had no ready work."""
         self.alarm: Entry | None = None
         """When the priority of its head rises by age."""
-        self._rounds = 0
+        self.served = self._rounds = 0
         self.is_open = True
         """Whether it takes commands. It does not while it is being removed."""
-        self.served = 0
         self.turn: Turn | None = None
         self.apply(config)
         self.meter = LaneMeter(contention, now, self.priority, Access.RESERVED)
@@ -210,7 +209,8 @@ def _order_of(config: LaneConfig) -> Ready:
     """An empty order of ready commands, as a lane's policies say."""
     partitions = config.partitions
     # Commands of one lane age alike, so that age alone never changes their order.
-    heads = ReadyQueue(is_dated=partitions is None) if config.boost is None or config.boost.is_ageing else BoostedQueue()
+    keeps_order = config.boost is None or config.boost.is_ageing
+    heads = ReadyQueue(is_dated=partitions is None) if keeps_order else BoostedQueue()
     if partitions is None:
         return heads
     return PartitionedQueue(FairQueue() if partitions.fair else heads)

@@ -31,7 +31,7 @@ class ReadyQueue:
         is_dated: whether `oldest_since` is asked for; `False` where the owner knows it.
     """
 
-    __slots__ = ("_is_dated", "_fresh", "_ghosts", "_returned", "_returned_by_age", "_returns", "add")
+    __slots__ = ("_fresh", "_ghosts", "_is_dated", "_returned", "_returned_by_age", "_returns", "add")
 
     def __init__(self, *, is_dated: bool = True) -> None:
         self._is_dated = is_dated

@@ -13,8 +13,6 @@ from lane_obs.simulation.summary import Spread, spread
 from lane_obs.simulation.trace import read_trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from lane_obs.simulation.trace import Trace
 
 HEAVY, LIGHT = "heavy", ("light-1", "light-2", "light-3", "light-4")

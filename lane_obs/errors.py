@@ -58,13 +58,12 @@ class ConfigError(LaneObsError, ValueError):
 class UnknownLane(LaneObsError, LookupError):
     """No lane has this name. The message lists the known ones, the first of them where they are many."""
 
-    reason: ClassVar[str] = "unknown_lane"
-    """Why a submit was refused, as events and metrics have it."""
+    reason: ClassVar[str] = "unknown_lane"  # why a submit was refused, as events and metrics have it
 
     def __init__(self, lane: object, known: Collection[str]) -> None:
-        names = [repr(name) for name in islice(known, _MAX_NAMES)] or ["none"]
+        names = ", ".join(map(repr, islice(known, _MAX_NAMES))) or "none"
         more = f" and {len(known) - _MAX_NAMES} more" if len(known) > _MAX_NAMES else ""
-        super().__init__(f"unknown lane {lane!r}; known lanes: {', '.join(names)}{more}")
+        super().__init__(f"unknown lane {lane!r}; known lanes: {names}{more}")
         self.lane = lane
 
 
@@ -79,12 +78,7 @@ class LaneRemoved(UnknownLane):
 
 
 class LaneNotEmpty(LaneObsError, TimeoutError):
-    """A lane had commands left when the time for its removal was over. It stays, and takes commands again.
-
-    Attributes:
-        lane: the lane's name.
-        left: commands that are left, by state.
-    """
+    """A lane had commands `left`, by state, when the time for its removal was over. It is open again."""
 
     def __init__(self, lane: str, left: Mapping[str, int]) -> None:
         parts = ", ".join(f"{count} {state}" for state, count in left.items()) or "commands on their way in"

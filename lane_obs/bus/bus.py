@@ -75,6 +75,8 @@ class Bus:
         self.at_recover = self._hooks("at_recover")
         self.at_start = self._hooks("at_start")
         self.in_attempt = self._hooks("in_attempt")
+        told = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
+        self._traceparent: Callable[[], str | None] = next((call for call in told if call is not None), _no_trace)
 
     def _hooks(self, name: str) -> Hooks:
         found = ((outlet, getattr(outlet.sink, name, None)) for outlet in self._outlets)
@@ -99,8 +101,7 @@ class Bus:
 
     def traceparent(self) -> str | None:
         """The W3C traceparent of the span that is current here, where a sink knows of such; `None` for none."""
-        found = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
-        return next((call() for call in found if call is not None), None)
+        return self._traceparent()
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -258,6 +259,10 @@ class Bus:
                 self._ask_for_failure(outlet, outlet.threaded)
             else:
                 outlet.close()
+
+
+def _no_trace() -> None:
+    """Stands in for a sink that traces."""
 
 
 async def _in_thread(call: Callable[[], None]) -> None:

@@ -169,6 +169,13 @@ class Lane:
                 continue
         return None
 
+    def oldest(self) -> Record | None:
+        """The ready command that came first; `None` when none is ready.
+
+        In a lane that has an order of its own it is the one that is ready for the longest time.
+        """
+        return self.ready.peek() if isinstance(self.ready, ReadyQueue) else self.ready.oldest()
+
     @property
     def held(self) -> int:
         """Ready commands that are behind others of their partitions."""

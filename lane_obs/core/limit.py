@@ -7,6 +7,7 @@ Times are clock seconds.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from bisect import bisect_left, bisect_right
 from collections import deque
@@ -109,7 +110,7 @@ class TokenBucket:
         self._change(more)
 
     def left(self, now: float) -> float:
-        """Tokens inside; below zero while a debt is paid off."""
+        """Tokens inside; below zero while a debt is paid off. From any thread."""
         return self.most - max(0.0, self._full_at - now) * self.rate
 
     def _change(self, more: int) -> None:
@@ -242,9 +243,13 @@ class SlidingWindow:
             self._change(index, _parts(true_cost) - _parts(taken))
 
     def left(self, now: float) -> float:
-        """Tokens that may be taken now; below zero where true costs were above what was taken."""
-        self._let_go(now)
-        return self.most - self._held / _PARTS
+        """Tokens that may be taken now; below zero where true costs were above what was taken. From any thread."""
+        times, amounts, held, index = self._times, self._amounts, self._held, self._first
+        with contextlib.suppress(IndexError):  # the queue's thread lets some go meanwhile; here none are
+            while index < len(times) and times[index] + self.seconds - now < _SAME:
+                held -= amounts[index]
+                index += 1
+        return self.most - held / _PARTS
 
     def _change(self, index: int, more: int) -> None:
         self._amounts[index] += more

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
+from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.state import State
-from lane_obs.core.wait import Access
+from lane_obs.core.wait import Access, between
 from lane_obs.events import WaitByCause
 
 if TYPE_CHECKING:
@@ -49,15 +50,19 @@ class Order:
 
     def level(self, record: Record, now: float) -> None:
         """Works out the effective priority of a command that becomes ready, and when it changes next."""
-        lane: Lane = record.home
-        boost = lane.config.boost
-        if boost is None or boost.is_ageing:
-            record.level = lane.config.priority
+        boost = record.home.config.boost
+        if boost is None or boost.is_ageing:  # by age: once it is its lane's head
             return
-        age = now - record.submitted_at
-        record.level, changes_at = boost.level(lane.config.priority, age, record.deadline)
+        record.level, changes_at = boost.level(record.home.config.priority, now - record.submitted_at, record.deadline)
         if changes_at != _NEVER:
             record.timer = self._timers.set(record.submitted_at + changes_at, timer.BOOST, record)
+
+    def come_back(self, record: Record, now: float) -> None:
+        """The same for one that was delayed or backed off: time has passed for it."""
+        before = record.level
+        self.level(record, now)
+        if record.level not in {before, record.home.config.priority}:
+            self.on_boosted(record, now)
 
     def boost(self, record: Record, now: float) -> None:
         """The timer of a waiting command's level is due."""
@@ -75,14 +80,47 @@ class Order:
             return lane.ready.peek() is record
         return lane.config.boost is not None and record.level < lane.priority
 
-    def started(self, record: Record, now: float) -> None:
-        """A command of such a lane has started."""
+    def on_timer(self, kind: str, about: Any, now: float) -> None:
+        """Does what is due: for a gate, for the head of a lane that ages, or for the level of a command."""
+        if kind is timer.GATE:
+            self._gates.open(about, now)
+        elif kind is timer.AGE:
+            about.alarm = None
+            self.look_at(about, now)
+        else:
+            about.timer = None
+            self.boost(about, now)
+        self._schedule.settle(now)
+
+    def relevel(self, lane: Lane, now: float) -> None:
+        """Works the levels of a lane's ready commands out anew: its priority has changed."""
+        boost, ready = lane.config.boost, lane.ready
+        if boost is None:
+            return
+        if boost.is_ageing:
+            if (head := ready.peek()) is not None:
+                head.level, _ = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
+            return
+        assert not isinstance(ready, ReadyQueue)
+        for record in ready.list_ready():
+            before = record.level
+            self.forget_timer(record)
+            self.level(record, now)
+            if record.level != before:
+                ready.changed(record)
+
+    def forget_timer(self, record: Record) -> None:
+        """Its level changes no more: it has started, or ended while it was ready."""
         if record.timer is not None:
             self._timers.cancel(record.timer)
             record.timer = None
+
+    def started(self, record: Record, now: float) -> None:
+        """A command of such a lane has started."""
         lane: Lane = record.home
-        boost = lane.config.boost
-        if boost is not None and self._may_rise(lane, now):
+        if record.timer is not None:
+            self.forget_timer(record)
+        if lane.config.boost is not None and self._may_rise(lane, now):
             self.look_at(lane, now)
         elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:
             self._schedule.update(lane, now)
@@ -90,11 +128,13 @@ class Order:
     @staticmethod
     def _may_rise(lane: Lane, now: float) -> bool:
         """Whether the priority of a lane may be another one, now that its head has started."""
-        config, alarm = lane.config, lane.alarm
-        if alarm is not None:  # it ages: who was behind the head is younger
-            return lane.priority != config.priority or alarm[0] <= now or not lane.counts[_READY]
-        head = lane.ready.peek()
-        return lane.priority != (config.priority if head is None else head.level)
+        priority, alarm, head = lane.config.priority, lane.alarm, lane.ready.peek()
+        if alarm is None or head is None:
+            return lane.priority != (priority if head is None else head.level) or alarm is not None
+        if lane.priority != priority or alarm[0] <= now + INSTANT:
+            return True
+        head.level = priority  # it ages, and who was behind a head that has not risen yet is younger
+        return False
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
@@ -103,27 +143,31 @@ class Order:
         if not record.attempt or not lane.parted.ended(record):
             return
         if lane.config.boost is None and lane.gate is None and lane.meter.access is not _KEYED:
-            self._note_lined_up(lane.parted, now)  # one more, where some were: what goes next does not matter to others
+            self._note_moves(lane.parted, now)  # one more, where some were: what goes next does not matter to others
         else:
             self.look_at(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Brings a lane's place in the schedule up to date with its order."""
         if lane.parted is not None:
-            self._note_lined_up(lane.parted, now)
+            self._note_moves(lane.parted, now)
         if lane.gate is not None:
             self._gates.recheck(lane, now)
         boost = lane.config.boost
         priority = lane.priority if boost is None else self._priority(lane, boost, now)
         if priority != lane.priority:
-            if lane.gate is not None:
-                self._gates.release(lane, now)
             self._schedule.relevel(lane, priority, now)
+            self._gates.leave(lane, now)
         else:
             self._schedule.update(lane, now)
 
     @staticmethod
-    def _note_lined_up(parted: PartitionedQueue, now: float) -> None:
+    def _note_moves(parted: PartitionedQueue, now: float) -> None:
+        for record in parted.take_held_back():
+            assert record.ready_mark is not None
+            waited = between(record.ready_mark, record.since, record.home.meter.mark(now), now)
+            record.waited = waited if record.waited is None else record.waited + waited
+            record.since = now
         for record in parted.take_lined_up():
             held = WaitByCause(partition=now - record.since)
             record.waited = held if record.waited is None else record.waited + held
@@ -145,8 +189,8 @@ class Order:
         assert boost is not None
         level, changes_at = boost.level(lane.config.priority, now + INSTANT - head.submitted_at)
         self._set_alarm(lane, head.submitted_at + changes_at)
-        if level != head.level:
-            head.level = level
+        before, head.level = head.level, level
+        if level < before and level < lane.config.priority:  # else the lane was given another priority
             self.on_boosted(head, now)
 
     def _set_alarm(self, lane: Lane, when: float) -> None:

@@ -117,7 +117,7 @@ class PartitionedQueue:
         parts: partitions with a command that is ready, runs or backs off, by id; `list_parts` says what is in them.
     """
 
-    __slots__ = ("_changed", "_displaced", "_fair", "_inside", "_lined_up", "_order", "held", "parts")
+    __slots__ = ("_changed", "_displaced", "_fair", "_held_back", "_inside", "_lined_up", "_order", "held", "parts")
 
     def __init__(self, order: Heads) -> None:
         self._order = order
@@ -129,6 +129,7 @@ class PartitionedQueue:
         self._displaced: set[Record] = set()
         """Held commands that the order still has inside: one with a lower number took their place."""
         self._lined_up: list[Record] = []
+        self._held_back: list[Record] = []
         self.held = 0
 
     def add(self, record: Record) -> None:
@@ -172,6 +173,7 @@ class PartitionedQueue:
         part.head = record
         if self._fair is None:  # that one keeps one head a partition
             self._displaced.add(head)
+        self._held_back.append(head)
         return True
 
     def pop(self) -> Record:
@@ -261,6 +263,17 @@ class PartitionedQueue:
             return []
         taken, self._lined_up = self._lined_up, []
         return taken
+
+    def take_held_back(self) -> list[Record]:
+        """The commands that were lined up and are not any more, since last asked: another one took their place."""
+        if not self._held_back:
+            return []
+        taken, self._held_back = self._held_back, []
+        return taken
+
+    def list_ready(self) -> list[Record]:
+        """All ready commands inside."""
+        return list(self._inside)
 
     def oldest(self) -> Record | None:
         """The command that is ready for the longest time, lined up or held; `None` when none is. From any thread."""

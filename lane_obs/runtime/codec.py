@@ -33,15 +33,15 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
             the value is named.
     """
     name = type_name(work)
-    registered = registry.known(name)
-    if registered is None or registered is not (type(work) if isinstance(work, Command) else work):
+    registered: Any = registry.known(name)
+    if registered is work:
+        return name, _checked(name, args, _arguments_decoder, work, len(args))
+    if registered is not type(work) or not isinstance(work, Command):
         raise InvalidCommand(
             f"{name!r} is not registered, and a durable lane can rebuild only what is: put @lane_obs.command(name) on "
             "the function or Command class, or opt the lane out with LaneConfig(durable=False)"
         )
-    if isinstance(work, Command):
-        return name, _checked(name, work, type(work), "fields")
-    return name, _checked(name, args, _arguments(work, len(args)), "arguments")
+    return name, _checked(name, work, _decoder, type(work))
 
 
 def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
@@ -54,18 +54,50 @@ def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
         UnknownCommand: nothing is registered under the name.
         InvalidCommand: the payload does not fit what is registered; the message names the field.
     """
-    work = registry.find(name)
-    is_class = isinstance(work, type) and issubclass(work, Command)
+    work: Any = registry.find(name)
     try:
-        if is_class:
+        if isinstance(work, type) and issubclass(work, Command):
             return _decoder(work).decode(payload), ()
-        count = len(msgspec.json.decode(payload, type=list[msgspec.Raw]))
-        return work, tuple(_decoder(_arguments(work, count)).decode(payload))
+        return work, _Arguments.of(work).decode(payload)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise InvalidCommand(f"the stored payload of {name!r} does not fit it any more: {error_text(error)}") from error
 
 
-def _checked(name: str, value: Any, kind: Any, what: str) -> bytes:
+class _Arguments:
+    """Rebuilds the arguments of one function.
+
+    Args:
+        work: the function.
+    """
+
+    __slots__ = ("_latest", "_work")
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work = work
+        self._latest: msgspec.json.Decoder[Any] = _decoder(tuple[()])
+
+    @staticmethod
+    @functools.lru_cache(1_024)
+    def of(work: Callable[..., Any]) -> _Arguments:
+        """The one of this function."""
+        return _Arguments(work)
+
+    def decode(self, payload: bytes) -> tuple[Any, ...]:
+        """The arguments that a payload holds; nearly always there are as many as the time before.
+
+        Raises:
+            InvalidCommand: the function does not take so many.
+            MsgspecError: they do not fit it.
+        """
+        try:
+            return self._latest.decode(payload)  # type: ignore[no-any-return]
+        except msgspec.MsgspecError:
+            count = len(msgspec.json.decode(payload, type=list[msgspec.Raw]))
+            self._latest = _arguments_decoder(self._work, count)
+        return self._latest.decode(payload)  # type: ignore[no-any-return]
+
+
+def _checked(name: str, value: Any, find: Callable[..., msgspec.json.Decoder[Any]], *kind: Any) -> bytes:
     """A value as JSON that is sure to come back as its kind.
 
     Raises:
@@ -73,8 +105,11 @@ def _checked(name: str, value: Any, kind: Any, what: str) -> bytes:
     """
     try:
         payload = _encoder.encode(value)
-        _decoder(kind).decode(payload)
+        find(*kind).decode(payload)
+    except InvalidCommand:
+        raise
     except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
+        what = "arguments" if isinstance(value, tuple) else "fields"
         raise InvalidCommand(f"{name!r} cannot be stored: {what}{_where(value, error)}") from error
     return payload
 
@@ -96,8 +131,8 @@ def _decoder(kind: Any) -> msgspec.json.Decoder[Any]:
 
 
 @functools.lru_cache(1_024)
-def _arguments(work: Callable[..., Any], count: int) -> Any:
-    """The type of `count` positional arguments of a function, by its annotations.
+def _arguments_decoder(work: Callable[..., Any], count: int) -> msgspec.json.Decoder[Any]:
+    """Decodes `count` positional arguments of a function, by its annotations.
 
     Raises:
         InvalidCommand: it does not take so many.
@@ -113,7 +148,7 @@ def _arguments(work: Callable[..., Any], count: int) -> Any:
             kinds += [hints.get(parameter.name, Any)] * (count - len(kinds))
         elif len(kinds) < count and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             kinds.append(hints.get(parameter.name, Any))
-    return tuple[tuple(kinds)] if kinds else tuple[()]  # type: ignore[misc]
+    return _decoder(tuple[tuple(kinds)] if kinds else tuple[()])  # type: ignore[misc]
 
 
 def _hints(work: Any) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.errors import ConfigError, DuplicateId
 
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.runtime.options import Options
+
+
+_DIGITS: Final = 20
 
 
 class Directory:
@@ -25,6 +29,28 @@ class Directory:
         self.by_seq: dict[int, CommandHandle[Any]] = {}
         self.by_id: dict[str, CommandHandle[Any]] = {}
         self.by_key: dict[str, CommandHandle[Any]] = {}
+        self.old_seq = 0
+        """The highest number that an earlier process gave."""
+        self._firsts: list[int] = []
+        self._prefixes: list[str] = []
+        """Of earlier processes: each one's prefix, and the first number that has it."""
+
+    def id_of(self, seq: int) -> str:
+        """The id that a command has by its number, unless it was given another."""
+        if seq > self.old_seq:
+            return f"{self.id_prefix}-{seq}"
+        return f"{self._prefixes[bisect_right(self._firsts, seq) - 1]}-{seq}"
+
+    def tells(self, command_id: str, seq: int) -> bool:
+        """Whether `id_of` gives the id of a command of an earlier process; they come in order of their numbers."""
+        if self._prefixes and command_id == f"{self._prefixes[-1]}-{seq}":
+            return True
+        prefix, _, number = command_id.rpartition("-")
+        if number != str(seq):
+            return False
+        self._firsts.append(seq)
+        self._prefixes.append(prefix)
+        return True
 
     def add(self, handle: CommandHandle[Any]) -> None:
         """Takes in a live command."""
@@ -54,11 +80,11 @@ class Directory:
             raise ConfigError("command_id", command_id, "give the id of a command as text")
         found = self.by_id.get(command_id)
         if found is None:
-            prefix, _, number = command_id.rpartition("-")
-            if prefix == self.id_prefix and number.isdecimal():
-                found = self.by_seq.get(int(number))
-                if found is not None and found.id != command_id:
-                    return None
+            # Of the queue's own making, or of that of an earlier process, whose commands keep their numbers.
+            number = command_id.rpartition("-")[2]
+            found = self.by_seq.get(int(number)) if number.isdecimal() and len(number) <= _DIGITS else None
+            if found is not None and found.id != command_id:
+                return None
         return found
 
     def same(self, options: Options) -> CommandHandle[Any] | None:
@@ -69,7 +95,7 @@ class Directory:
         """
         if options.key is not None and (known := self.by_key.get(options.key)) is not None:
             return known
-        if options.id is not None and (options.id in self.by_id or self.is_own(options.id)):
+        if options.id is not None and (self.is_own(options.id) or self.find(options.id) is not None):
             raise DuplicateId(f"a live command has the id {options.id!r}, or the queue would give it to one")
         return None
 
@@ -78,7 +104,8 @@ class Directory:
         return command_id.startswith(f"{self.id_prefix}-")
 
     def renumber(self, by: int) -> None:
-        """Gives all live commands higher numbers, in place: a storage has commands with those they have."""
+        """Gives all live commands higher numbers, in place: earlier processes gave those up to `by`."""
+        self.old_seq = by
         handles = list(self.by_seq.values())
         self.by_seq.clear()
         for handle in handles:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,13 +21,14 @@ from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
 from lane_obs.runtime.idle import Idle
+from lane_obs.runtime.notices import Notices
 from lane_obs.runtime.options import NO_OPTIONS
 from lane_obs.runtime.stop import Stops
 from lane_obs.runtime.work import discard
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock, Timer
@@ -77,9 +77,7 @@ class Dispatcher:
         """Called with the lane of each command that begins to back off."""
         self._on_unsuccessful = on_unsuccessful
         self.timers = engine.timers
-        engine.on_throttled = self._on_throttled
-        engine.on_unthrottled = self._on_unthrottled
-        engine.order.on_boosted = self._on_boosted
+        self._notices = Notices(self)
         self._armed: Timer | None = None
         self._armed_at = math.inf
         self._context = contextvars.Context()
@@ -138,7 +136,7 @@ class Dispatcher:
         now = self._now()
         for kind, handle in self.timers.pop_due(now + INSTANT):
             if kind in timer.OF_ENGINE:
-                self.engine.on_timer(kind, handle, now)
+                self.engine.order.on_timer(kind, handle, now)
             else:
                 self.stops.on_timer(kind, handle, now)
         if not self.is_open:
@@ -238,23 +236,24 @@ class Dispatcher:
             if handle.deadline_timer is not None:
                 self.timers.cancel(handle.deadline_timer)
                 handle.deadline_timer = None
-        if handle._waiters is not None and handle._ending is None:
+        if handle._waiters is not None and not handle._ending:
             handle.tell_waiters()
         if self.idle.waiting:
             self.idle.check(handle.home)
 
     def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
-        ending = self.journal.ended(handle, error, rerun, ran=ran)
-        if ending is not None:
-            handle._ending = ending
+        if self.journal.ended(handle, error, rerun, ran=ran):
+            handle._ending = True
             self.idle.unsettled += 1
-            ending.add_done_callback(functools.partial(self._settle_end, handle), context=self._context)
 
-    def _settle_end(self, handle: CommandHandle[Any], _ended: asyncio.Future[None]) -> None:
-        handle._ending = None
-        handle.tell_waiters()
-        self.idle.settled(handle.home)
+    def settle_ends(self, handles: Sequence[CommandHandle[Any]]) -> None:
+        """The ends of these durable commands are committed, or have failed to be: those who wait are told."""
+        for handle in handles:
+            handle._ending = False
+            if handle._waiters is not None:
+                handle.tell_waiters()
+        self.idle.settled(len(handles))
 
     def fail(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
         """Ends a command with an error: tells the bus, and the dead letters unless it was cancelled."""
@@ -270,17 +269,6 @@ class Dispatcher:
         if state is not State.CANCELLED:
             self._on_unsuccessful(handle, error, rerun)
 
-    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
-        """Corrects what a running command has taken of its lane's rate limits.
-
-        Raises:
-            WrongLoop: called from another thread or loop.
-        """
-        self.check_loop()
-        now, taken, handle.cost = self.clock.now(), handle.cost, cost
-        self.engine.gates.settle(handle.home, taken, cost, handle.started_at, now)
-        self.wake()
-
     # --- questions ----------------------------------------------------------------------------------------------
 
     def check_loop(self) -> None:
@@ -293,15 +281,6 @@ class Dispatcher:
             raise WrongLoop("the queue belongs to another event loop or thread; use submit_threadsafe from threads")
 
     # --- telling ------------------------------------------------------------------------------------------------
-
-    def _on_boosted(self, record: Any, now: float) -> None:
-        self.emit(events.CommandBoosted, record, now, record.home.config.priority, record.level)
-
-    def _on_throttled(self, lane: Lane, seconds: float, _now: float) -> None:
-        self.bus.emit(events.LaneThrottled, lane.name, lane.pending, seconds)
-
-    def _on_unthrottled(self, lane: Lane, _now: float) -> None:
-        self.bus.emit(events.LaneUnthrottled, lane.name, lane.pending)
 
     def emit(self, kind: Callable[..., Any], handle: CommandHandle[Any], now: float, *fields: object) -> None:
         """Appends an event about a command; does nothing when nobody listens."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003 - msgspec reads the annotations
+import asyncio  # noqa: TC003 - msgspec reads the annotations
+from collections.abc import Callable  # noqa: TC003 - likewise
+from contextvars import Context  # noqa: TC003 - likewise
 from typing import Any
 
 import msgspec
@@ -22,7 +24,13 @@ class Draft(msgspec.Struct):
     seq: int = 0
     part: Any = None
     """The id of its partition; `None` for none."""
+    id: str | None = None
+    """Its id, where it is fixed before it is enqueued."""
     trace: str | None = None
     """The W3C traceparent of the span that submitted it, where it is stored."""
     encoded: tuple[str, bytes] | None = None
     """Its registered name and its arguments as they are stored, once they are known."""
+    context: Context | None = None
+    """Its submitter's context, where it is enqueued later than it was submitted."""
+    admitted: asyncio.Future[Any] | None = None
+    """Its handle, once it is in its lane, for whoever waits for that."""

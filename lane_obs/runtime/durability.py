@@ -12,6 +12,7 @@ from lane_obs.runtime.journal import Journal
 from lane_obs.runtime.letters import restored
 from lane_obs.runtime.recovery import Recovery
 from lane_obs.runtime.stats import StorageStats
+from lane_obs.runtime.stop import CANCELLED
 from lane_obs.storage import adapt
 from lane_obs.storage.seven import SEVEN
 
@@ -56,6 +57,7 @@ class Durability:
             return
         check_methods("storage", storage, SEVEN, "give a Storage, such as LocalStorage(path)")
         self.journal = Journal(adapt(storage), clock, dispatcher.bus)
+        self.journal.listen(dispatcher.settle_ends)
         self._intake = intake
         self._directory = dispatcher.directory
         self._durable = DurableIntake(intake, dispatcher, self.journal)
@@ -102,15 +104,23 @@ class Durability:
         """
         if self.journal is None:
             return
-        storage = self.journal.storage
+        self.journal.opening = True
+        try:
+            await self._open(self.journal, dead_letters)
+        finally:
+            self.journal.opening = False
+
+    async def _open(self, journal: Journal, dead_letters: DeadLetterQueue) -> None:
+        storage = journal.storage
         await storage.open()
         for what in storage.cannot:
             _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
-        self.journal.show()
-        self.journal.old_seq = storage.health().last_seq
-        self._directory.renumber(self.journal.old_seq)  # what lanes in memory were given before the start
-        self._intake.seq += self.journal.old_seq
-        for letter in await storage.load_dead_letters():
+        journal.show()
+        letters = await storage.load_dead_letters()
+        old_seq = max(storage.health().last_seq, *(letter.seq for letter in letters), 0)
+        self._directory.renumber(old_seq)  # what lanes in memory were given before the start
+        self._intake.seq += old_seq
+        for letter in letters:
             dead_letters.restore(restored(letter, self._intake.threads))
 
     def forget_letter(self, letter: DeadLetter) -> None:
@@ -148,10 +158,11 @@ class Durability:
         """From now on what is cancelled stays stored."""
         if self.journal is not None:
             await self._durable.settled()  # what is being saved still takes its place, to be cancelled there
-            self.journal.closing = True
+            self.journal.close(handle for handle in self._directory if handle._stop == CANCELLED)
             self._idle.tell_all()
 
     async def close(self) -> None:
         """Commits what is left and closes the storage."""
         if self.journal is not None:
+            self.journal.flush()
             await self.journal.storage.close()

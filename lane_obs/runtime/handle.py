@@ -69,15 +69,15 @@ class CommandHandle(Record, Generic[T], eq=False):
     """Whether a storage keeps it."""
     _traceparent: str | None = None
     """The span that submitted it, as it is stored."""
-    _ending: asyncio.Future[None] | None = None
-    """Its end, while that is not committed yet: whoever awaits it is told afterwards."""
+    _ending: bool = False
+    """Whether it has ended and that is not committed yet: whoever awaits it is told afterwards."""
 
     @property
     def id(self) -> str:
         """The command's id, unique among live commands."""
         known = self._id
         if known is None:
-            known = self._id = self._options.id or f"{self._owner.directory.id_prefix}-{self.seq}"
+            known = self._id = self._options.id or self._owner.directory.id_of(self.seq)
         return known
 
     @property
@@ -163,7 +163,7 @@ class CommandHandle(Record, Generic[T], eq=False):
         loop = _running_loop()
         if loop is None or loop is not self._owner.loop:
             raise WrongLoop(f"command {self.id} belongs to another event loop")
-        if self.state not in FINAL or self._ending is not None:
+        if self.state not in FINAL or self._ending:
             future: asyncio.Future[None] = loop.create_future()
             if self._waiters is None:
                 self._waiters = [future]
@@ -242,19 +242,19 @@ class CommandContext:
         return self._handle._stop is not None
 
     def settle(self, cost: float) -> None:
-        """Corrects what the command takes of its lane's rate limits, once its true cost is known.
+        """Corrects what this attempt has taken of its lane's rate limits, once its true cost is known.
 
         What was taken too much is given back, and what was taken too little delays what follows. It may be called
-        more than once; the latest cost counts, also for a retry.
+        more than once, also from the thread of a synchronous command; the latest cost counts. A retry takes the cost
+        of its submit again. Once the attempt has ended it does nothing.
 
         Args:
             cost: the true cost, zero or more, in the unit of `submit(cost=...)`.
 
         Raises:
             ConfigError: the cost is no number, or negative.
-            WrongLoop: called from another thread or loop.
         """
-        self._handle._owner.settle(self._handle, to_cost("cost", cost))
+        self._handle._owner.attempts.settle(self._handle, to_cost("cost", cost))
 
 
 def current() -> CommandContext:

@@ -74,11 +74,9 @@ class Idle:
         for lane in list(filter(None, self.waiting)):
             self.tell(lane)
 
-    def settled(self, lane: Lane | None = None) -> None:
-        """Notes that one of what was unsettled has come to its end: something of this lane, or of all."""
-        self.unsettled -= 1
-        self.check()
-        if lane is None:
+    def settled(self, count: int = 1) -> None:
+        """Notes that so many of what was unsettled have come to their end."""
+        self.unsettled -= count
+        if self.waiting:
+            self.check()
             self.tell_all()
-        else:
-            self.tell(lane)

@@ -29,8 +29,6 @@ from lane_obs.runtime.thread_calls import ThreadCalls
 from lane_obs.runtime.work import discard, is_plain_async, resolve, runs_once, take_once
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
     from lane_obs.core.engine import Engine
@@ -39,9 +37,9 @@ if TYPE_CHECKING:
 
 _running_loop = asyncio._get_running_loop
 _copy_context = contextvars.copy_context
-# Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
-# one object for each command that waits.
+# Shared by all that are submitted where no variable is set: attempts run in copies. It spares one object a command.
 _EMPTY = contextvars.Context()
+_NO_DRAFT = Draft(None, None, type(None), ())
 
 
 class Intake:
@@ -93,7 +91,11 @@ class Intake:
                 if options is NO_OPTIONS and home.is_usual:
                     return self._enqueue(home, work, work, args, options)
                 options = fitted(options, home)
-                return self._enqueue(home, work, work, args, options, part=_part_of(home, work, options))
+                if home.parted is None:
+                    return self._enqueue(home, work, work, args, options)
+                return self.enqueue(Draft(home, work, work, args, options, part=_part_of(home, work, options)))
+            if options is NO_OPTIONS and home.is_durable and home.is_plain and home.is_open:
+                return Draft(home, work, work, args)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
 
@@ -170,8 +172,7 @@ class Intake:
 
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
-        parts = draft.home, draft.work, draft.call, draft.args, draft.options
-        return self._enqueue(*parts, seq=draft.seq, part=draft.part, requeued=requeued)
+        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, draft, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -185,18 +186,16 @@ class Intake:
         call: Any,
         args: tuple[Any, ...],
         options: Options,
+        draft: Draft = _NO_DRAFT,
         *,
-        seq: int = 0,
-        part: Hashable = None,
         requeued: bool = False,
     ) -> CommandHandle[Any]:
-        if not seq:
-            seq = self.seq = self.seq + 1
+        seq = draft.seq or self.next_seq()
         now = self._now()
-        context = _copy_context()
+        context = _copy_context() if draft.context is None else draft.context
         if not context:
             context = _EMPTY
-        elif current_handle.get() is not None:
+        elif context.get(current_handle) is not None:
             # Submitted inside a command: it must not keep that one, and its result, alive while it waits.
             if len(context) == 1:
                 context = _EMPTY
@@ -212,11 +211,12 @@ class Intake:
             _work=work,
             _options=options,
             _context=context,
+            _id=draft.id,
             _durable=home.is_durable,
+            _traceparent=draft.trace,
+            cost=options.cost,
+            part=draft.part,
         )
-        if options is not NO_OPTIONS:
-            handle.cost = options.cost
-        handle.part = part
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
             self.pressure.rise(home)
@@ -280,7 +280,7 @@ class Intake:
             return False
         drops = home.config.overflow is Overflow.DROP_OLDEST
         while self.room.is_full(home):  # more than once where retries came back above the bound
-            oldest = self._engine.oldest(home) if drops else None
+            oldest = home.oldest() if drops else None
             if oldest is None:
                 raise self.full(draft)
             assert isinstance(oldest, CommandHandle)
@@ -304,7 +304,7 @@ class Intake:
         self.pressure.fall()
 
 
-def _part_of(home: Lane, named: Any, options: Options) -> Hashable:
+def _part_of(home: Lane, named: Any, options: Options) -> Any:
     if home.parted is None:
         return None
     return home.assign(type_name(named), options.partition_key)

@@ -15,13 +15,15 @@ import msgspec
 from lane_obs import events
 from lane_obs.config import OnCrash
 from lane_obs.core.state import State
-from lane_obs.errors import error_text
+from lane_obs.errors import StorageClosed, error_text
 from lane_obs.runtime.codec import encode
+from lane_obs.runtime.options import NO_OPTIONS
+from lane_obs.runtime.outbox import Outbox, look_at
 from lane_obs.storage.change import AddLetter, Remove, RemoveLetter, Save, Update
 from lane_obs.storage.record import StoredCommand, StoredDeadLetter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from lane_obs.bus import Bus
     from lane_obs.clock import Clock
@@ -49,16 +51,17 @@ class Journal:
         self.storage = storage
         self._clock = clock
         self._bus = bus
-        self.closing = False
-        """Whether the queue closes: what is cancelled now stays in the storage."""
+        self.opening = False
+        """Whether the storage is being opened."""
+        self._closing = False
         self._deaths: dict[str, int] = {}
         self._careful = _CAREFUL
-        self.old_seq = 0
-        """The highest number that an earlier process gave."""
         self.on_back: Callable[[], None] = lambda: None
         """Called when the storage works again."""
         self._failed_at: float | None = None
         storage.on_state = self._on_state
+        self._outbox = Outbox(self._apply)
+        self._cancelled: set[int] = set()
         self.originals: dict[str, StoredCommand] = {}
         """Stored commands that are about to become dead letters without having been rebuilt."""
 
@@ -66,23 +69,38 @@ class Journal:
         """Lets exporters see how long commits take."""
         self._bus.histograms["commit_seconds"] = self.storage.health().commit_seconds
 
+    def listen(self, on_ended: Callable[[Sequence[CommandHandle[Any]]], None]) -> None:
+        """Has `on_ended` called with the commands whose ends are committed, or have failed to be."""
+        self._outbox.on_ended = on_ended
+
+    def close(self, cancelled: Iterable[CommandHandle[Any]]) -> None:
+        """From now on what is cancelled stays in the storage, but for those that were cancelled before."""
+        self._closing = True
+        self._cancelled = {handle.seq for handle in cancelled}
+
+    @property
+    def closing(self) -> bool:
+        """Whether the queue closes."""
+        return self._closing
+
     # --- in -----------------------------------------------------------------------------------------------------
 
-    def stored(self, draft: Draft, seq: int, command_id: str) -> StoredCommand:
-        """A command as it is kept.
+    def stored(self, draft: Draft) -> StoredCommand:
+        """A command as it is kept; its number and id are fixed.
 
         Raises:
             InvalidCommand: it cannot be rebuilt from what can be written of it.
         """
         name, payload = draft.encoded or encode(draft.work, draft.args)
         options, wall = draft.options, self._clock.wall()
+        assert draft.id is not None
         return StoredCommand(
-            id=command_id,
-            seq=seq,
+            id=draft.id,
+            seq=draft.seq,
             lane=draft.home.name,
             command_type=name,
             payload=payload,
-            options=_plain(options),
+            options={} if options is NO_OPTIONS else _plain(options),
             attempt=0,
             state="delayed" if options.delay else "ready",
             not_before=wall + options.delay if options.delay else None,
@@ -95,15 +113,21 @@ class Journal:
 
     def save(self, commands: list[StoredCommand]) -> asyncio.Future[None]:
         """Has commands saved in one go; done when they are committed, or have failed to be."""
+        if self.opening:  # its numbers are not known yet
+            path = self.storage.health().path
+            return _failed(StorageClosed(path or "storage", "it is being opened; submit once start() has returned"))
+        self._outbox.flush()  # an id may be one that a command had which has just ended
         return self._apply([Save(command) for command in commands])
+
+    def flush(self) -> None:
+        """Hands the storage what it was not told yet."""
+        self._outbox.flush()
 
     def _apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
         try:
             return self.storage.apply(changes)
         except Exception as error:  # a storage may be anyone's code
-            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
+            return _failed(error)
 
     @staticmethod
     def check(draft: Draft) -> None:
@@ -117,21 +141,15 @@ class Journal:
 
     def remember(self, command: StoredCommand) -> None:
         """Notes how often a process died so far while a command ran."""
-        if command.deaths:
-            self._deaths[command.id] = command.deaths
+        self._deaths[command.id] = command.deaths
 
     def died(self, command: StoredCommand, deaths: int) -> None:
         """Notes that a process died while a command ran."""
         self._deaths[command.id] = deaths
         wall = self._clock.wall()
-        self._tell(Update(id=command.id, state="ready", attempt=command.attempt, updated_at=wall, deaths=deaths))
+        self._outbox.tell(Update(id=command.id, state="ready", attempt=command.attempt, updated_at=wall, deaths=deaths))
 
     # --- on the way ---------------------------------------------------------------------------------------------
-
-    def _tell(self, *changes: Change) -> asyncio.Future[None]:
-        told = self._apply(changes)
-        told.add_done_callback(_look_at)
-        return told
 
     def started(self, handle: CommandHandle[Any]) -> asyncio.Future[None] | None:
         """An attempt starts: should the process die now, it counts.
@@ -140,16 +158,16 @@ class Journal:
             Done when that is committed, where the attempt has to wait for it: in a lane whose commands must not run
             again, and for the first that come back, one of which may be what killed the process before it counted.
         """
-        told = self._tell(self._update(handle, "running"))
-        if handle.seq <= self.old_seq and self._careful:
+        self._outbox.tell(self._update(handle, "running"))
+        if self._careful and handle.seq <= handle._owner.directory.old_seq:
             self._careful -= 1
-            return told
-        return told if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None
+            return self._outbox.committed()
+        return self._outbox.committed() if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None
 
     def backs_off(self, handle: CommandHandle[Any], delay: float, error: BaseException) -> None:
         """An attempt has failed and is tried again."""
         due = self._clock.wall() + delay
-        self._tell(self._update(handle, "backoff", due, type(error).__name__, error_text(error)))
+        self._outbox.tell(self._update(handle, "backoff", due, type(error).__name__, error_text(error)))
 
     def _update(
         self,
@@ -170,21 +188,24 @@ class Journal:
             last_error=error,
         )
 
-    def ended(
-        self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool
-    ) -> asyncio.Future[None] | None:
+    def ended(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> bool:
         """A command has ended; `ran`: while it ran.
 
         Returns:
-            Done when that is committed; `None` where nothing is to be written.
+            Whether that is written down: who waits for it is told once it is committed.
         """
-        if handle.state is State.CANCELLED and self.closing:
+        if handle.state is State.CANCELLED and self._closing and handle.seq not in self._cancelled:
             # It is to run again; and that the queue was closed is no crash.
-            return self._tell(self._update(handle, "ready")) if ran else None
-        self._deaths.pop(handle.id, None)
+            if ran:
+                self._outbox.tell_end(handle, self._update(handle, "ready"))
+            return ran
+        if self._deaths:
+            self._deaths.pop(handle.id, None)
         if error is None or handle.state is State.CANCELLED:
-            return self._tell(Remove(handle.id))
-        return self._tell(Remove(handle.id), AddLetter(self._letter(handle, error, rerun)))
+            self._outbox.tell_end(handle, Remove(handle.id))
+        else:
+            self._outbox.tell_end(handle, Remove(handle.id), AddLetter(self._letter(handle, error, rerun)))
+        return True
 
     def _letter(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> StoredDeadLetter:
         known = self.originals.pop(handle.id, None)
@@ -214,11 +235,12 @@ class Journal:
 
     def requeued(self, command: StoredCommand) -> None:
         """A dead letter's command is back in its lane."""
-        self._tell(RemoveLetter(command.id), Save(command))
+        self._outbox.flush()
+        self._apply([RemoveLetter(command.id), Save(command)]).add_done_callback(look_at)
 
     def letter_gone(self, command_id: str) -> None:
         """A dead letter was evicted or taken out."""
-        self._tell(RemoveLetter(command_id))
+        self._outbox.tell(RemoveLetter(command_id))
 
     def _on_state(self, health: StorageHealth) -> None:
         """The storage has failed, or works again."""
@@ -233,10 +255,10 @@ class Journal:
             self.on_back()
 
 
-def _look_at(future: asyncio.Future[None]) -> None:
-    """Takes the error of a change that nobody waits for: the storage itself has told of it, and tries again."""
-    if not future.cancelled():
-        future.exception()
+def _failed(error: Exception) -> asyncio.Future[None]:
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(error)
+    return failed
 
 
 def _plain(options: Options) -> dict[str, Any]:
@@ -246,6 +268,10 @@ def _plain(options: Options) -> dict[str, Any]:
         kept["timeout"] = options.timeout
     if options.deadline is not None:
         kept["deadline"] = options.deadline
+    if options.cost != NO_OPTIONS.cost:
+        kept["cost"] = options.cost
+    if options.partition_key is not None:
+        kept["partition_key"] = options.partition_key
     if options.retry is not None:
         policy = options.retry
         kept["retry"] = {

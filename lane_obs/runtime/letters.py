@@ -76,7 +76,7 @@ def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> Comma
     part = home.assign(letter.command_type, options.partition_key)
     if directory.find(letter.id) is not None or options.key in directory.by_key:
         raise DuplicateId(f"a live command has the id or key of dead letter {letter.id!r}")
-    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq, part, rerun.trace)
+    draft = Draft(home, rerun.work, rerun.call, rerun.args, options, rerun.seq, part, letter.id, rerun.trace)
     if intake.room.is_taken(home):
         raise intake.full(draft)
     if home.is_durable:

@@ -75,7 +75,11 @@ class Submitter:
         except BaseException:
             refuse(work)
             raise
-        return await self._intake.place_waiting(placed) if isinstance(placed, Draft) else placed
+        if not isinstance(placed, Draft):
+            return placed
+        if placed.home.is_durable:
+            return await self._intake.durable.place(placed)  # type: ignore[no-any-return]
+        return await self._intake.place_waiting(placed)
 
     @overload
     def submit_nowait(

@@ -36,6 +36,8 @@ def resolve(work: Any, args: tuple[Any, ...], threads: ThreadCalls) -> tuple[Any
         InvalidCommand: it cannot be run, with what is allowed.
         UnknownCommand: no command has this name.
     """
+    if is_plain_async(work):
+        return work, work, args
     if isinstance(work, str):
         work = registry.find(work)
     if isinstance(work, type) and issubclass(work, Command):

@@ -9,7 +9,7 @@ import msgspec
 from lane_obs.storage.record import StoredCommand, StoredDeadLetter  # noqa: TC001 - msgspec reads the annotations
 
 
-class Save(msgspec.Struct, frozen=True, tag=True):
+class Save(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Stores a command; one of the same id is replaced.
 
     Attributes:
@@ -19,7 +19,7 @@ class Save(msgspec.Struct, frozen=True, tag=True):
     command: StoredCommand
 
 
-class Update(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+class Update(msgspec.Struct, frozen=True, tag=True, kw_only=True, gc=False):
     """Sets all that changes in the life of a command. One that is not stored is ignored.
 
     Attributes:
@@ -38,7 +38,7 @@ class Update(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     last_error: str | None = None
 
 
-class Remove(msgspec.Struct, frozen=True, tag=True):
+class Remove(msgspec.Struct, frozen=True, tag=True, gc=False):
     """Forgets a command. One that is not stored is ignored.
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 
-class StoredCommand(msgspec.Struct, frozen=True, kw_only=True):
+class StoredCommand(msgspec.Struct, frozen=True, gc=False):
     """A command as it is stored.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime, timedelta
 from typing import Any, assert_type
@@ -57,6 +57,10 @@ class OwnSink:
         return
 
 
+async def lines() -> AsyncIterator[object]:
+    yield Fetch("/")
+
+
 @command("double")
 async def double(number: int) -> int:
     return 2 * number
@@ -78,6 +82,10 @@ async def submits(manager: QueueManager) -> None:
     assert_type(manager.submit_nowait("query", Fetch("/"), retry=RetryPolicy.exponential(3)), CommandHandle[bytes])
     handles = await manager.submit_many("query", [double, (double, 1), Fetch("/")])
     assert_type(handles, list[CommandHandle[Any]])
+    streamed = await manager.submit_many("query", (item for item in [double, (double, 1)]))
+    assert_type(streamed, list[CommandHandle[Any]])
+    async for handle in manager.submit_stream("query", lines()):
+        assert_type(handle, CommandHandle[Any])
     assert_type(manager.submit_threadsafe("query", "double", 1), Future[Any])
 
 
@@ -92,6 +100,8 @@ async def looks(manager: QueueManager, handle: CommandHandle[int]) -> None:
     assert_type(manager.stats().lanes, Mapping[str, LaneStats])
     assert_type(manager.dead_letters.list(), list[DeadLetter])
     assert_type(manager.set_lane("query", max_concurrency=3), LaneConfig)
+    manager.add_lane("talk", LaneConfig(0, 1))
+    await manager.remove_lane("talk", timeout=timedelta(seconds=5), cancel=True)
     assert_type(manager.queue(), CommandQueue)
     assert_type(lane_obs.current().deadline_left, float | None)
 

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from tests.e2e.test_cli_observe import receiver
-from tests.e2e.test_cli_replay import ENVIRONMENT, LIMIT, ROOT, run
+from tests.e2e.test_cli_replay import ENVIRONMENT, LIMIT, ROOT, rest, run
 from tests.integration.services.alertmanager import WebhookReceiver
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def test_the_queue_is_scraped_while_it_runs_and_after_the_end_until_an_interrupt
         ):
             assert part in text
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=LIMIT)
+        _, errors = rest(process)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -176,7 +176,7 @@ def test_a_signal_drains_and_explains_what_happened_so_far(number: signal.Signal
     with running("--speed", 10) as process:
         lines_until(process.stdout, "ALERT: LaneReadyDepthHigh")
         process.send_signal(number)
-        out, errors = process.communicate(timeout=LIMIT)
+        out, errors = rest(process)
     assert (process.returncode, errors) == (code, "")
     assert "stopping once all that was submitted has ended" in out
     assert "In the end: 60 succeeded, 1 expired" in out or "In the end: 63 succeeded, 1 expired" in out
@@ -185,12 +185,12 @@ def test_a_signal_drains_and_explains_what_happened_so_far(number: signal.Signal
 
 
 def test_a_second_signal_cancels() -> None:
-    with running("--speed", 0.5) as process:
-        lines_until(process.stdout, "A burst of prompts")
+    with running("--speed", 2) as process:
+        lines_until(process.stdout, "ALERT: LaneReadyDepthHigh")
         process.send_signal(signal.SIGINT)
         lines_until(process.stdout, "stopping once")
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=LIMIT)
+        out, errors = rest(process)
     assert (process.returncode, errors) == (130, "")
     assert "cancelled" in out
 
@@ -199,7 +199,7 @@ def test_what_hangs_does_not_hold_up_the_end() -> None:
     with running("--speed", 10) as process:
         lines_until(process.stdout, "ALERT: LaneStalled")
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=LIMIT)
+        out, errors = rest(process)
     assert (process.returncode, errors) == (130, "")
     assert "cancelled 5 and the lane went on" in out
 

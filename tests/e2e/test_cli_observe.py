@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.test_cli_replay import ENVIRONMENT, HEADER, LIMIT, assert_refused, lines_until, records_in, replay
+from tests.e2e.test_cli_replay import (
+    ENVIRONMENT,
+    HEADER,
+    LIMIT,
+    assert_refused,
+    lines_until,
+    records_in,
+    replay,
+    rest,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,7 +243,7 @@ def test_metrics_are_served_on_after_the_end_until_an_interrupt(
             assert url.startswith("http://127.0.0.1:")
         assert get(url.replace("/metrics", "/readyz"))
         process.send_signal(number)
-        _, errors = process.communicate(timeout=LIMIT)
+        _, errors = rest(process)
     assert (process.returncode, errors) == (1, "")  # the replay's own code: the interrupt was awaited
 
 
@@ -253,6 +262,6 @@ def test_a_replay_that_was_interrupted_does_not_hold(tmp_path: Path) -> None:
     with subprocess.Popen(command, env=ENVIRONMENT, stdout=pipe, stderr=pipe, encoding="utf-8") as process:
         lines_until(process.stdout, "at 0.0 s: 0 of")
         process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=LIMIT)
+        out, errors = rest(process)
     assert (process.returncode, errors) == (130, "")
     assert "serving on" not in out

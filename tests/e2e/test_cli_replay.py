@@ -542,6 +542,14 @@ def lines_until(stream: IO[str], start: str) -> list[str]:
     raise AssertionError(f"no line starts with {start!r}: {lines}")
 
 
+def rest(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What else it wrote when it has ended, and its errors. `communicate` leaves out what `lines_until` read ahead."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.wait(LIMIT)  # it writes less than a pipe holds
+    return process.stdout.read(), process.stderr.read()
+
+
 def interrupted(trace: Path, outputs: tuple[object, ...], *signals: signal.Signals) -> tuple[int, str, str]:
     """Runs in real time and sends each signal once the last one has been heard."""
     with subprocess.Popen(
@@ -556,7 +564,7 @@ def interrupted(trace: Path, outputs: tuple[object, ...], *signals: signal.Signa
             lines_until(process.stdout, heard)
             process.send_signal(number)
             heard = "stopping once"
-        out, errors = process.communicate(timeout=LIMIT)
+        out, errors = rest(process)
     return process.returncode, out, errors
 
 

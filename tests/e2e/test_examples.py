@@ -51,6 +51,14 @@ left: {'api': {'ready': 2, 'running': 1}}
 ended meanwhile: 3
 All commands completed, safe to exit
 """,
+    "lane_for_each_conversation.py": """\
+ann: HI
+bob: HELLO
+ann: ARE YOU THERE?
+max_concurrency: 8 is not allowed; give at least 9: the lanes reserve 9 slots (min_concurrency: control 1 + greedy 8)
+unknown lane 'bob'; known lanes: 'control'
+lanes: ['control'], removed: 2, ran: 4
+""",
     "own_sink.py": """\
 1 queue.closed
 3 queue.command.completed

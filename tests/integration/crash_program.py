@@ -155,6 +155,9 @@ def slow_step(connection: Any) -> None:
     for (key,) in connection.execute("SELECT id FROM rows").fetchall():
         connection.execute("DELETE FROM commands WHERE id = ?", (key,))
     connection.execute("INSERT INTO commands SELECT * FROM rows")
+    counts = "commands = commands + (SELECT count(*) FROM rows)"
+    total = "total = total + (SELECT ifnull(sum(fixed_sum + state_sum), 0) FROM rows)"
+    connection.execute(f"UPDATE ledger SET {counts}, {total}")
     connection.execute("DROP TABLE rows")
 
 

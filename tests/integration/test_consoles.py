@@ -32,9 +32,10 @@ from tests.integration.services.prometheus import Prometheus
 from tests.integration.services.tools import require
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from lane_obs.events import LaneEvent
+    from tests.integration.services.browser import Seen
     from tests.integration.services.document import Element
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ RULES = (
     Rule(measure="ready_depth", warning=1, critical=3),
     Rule(measure="ready_depth", warning=5, lanes=(SCRIPT, QUERY)),
     Rule(measure="oldest_ready_age", warning=0.25, lanes=(QUOTES,)),
-    Rule(measure="error_ratio", critical=0.5, window_seconds=30, min_rate=0),
+    Rule(measure="error_ratio", critical=0.5, window_seconds=300, min_rate=0),
     Rule(measure="active", per="queue", warning=1),
 )
 CONFIG = MonitorConfig(
@@ -185,12 +186,38 @@ def look(prometheus: Prometheus, browser: Browser | None) -> Shown:
         *(address(LANE, lane=bad) for bad in BAD.values()),
     ]
     root = f"{prometheus.url}/consoles"
-    pages = {which: get(f"{root}/{which}") for which in wanted}
+    pages = {which: unbroken(prometheus, lambda url=f"{root}/{which}": get(url)) for which in wanted}
     seen = {}
     if browser is not None:
         for which, dark in ((address(OVERVIEW), False), (address(OVERVIEW), True), (lane_address(SCRIPT), False)):
-            seen[f"{which} {'dark' if dark else 'light'}"] = browser.open(f"{root}/{which}", dark=dark)
+            name = f"{which} {'dark' if dark else 'light'}"
+            seen[name] = opened(browser, f"{root}/{which}", dark=dark, until=pages[which])
     return Shown(pages, browser, seen)
+
+
+def unbroken(prometheus: Prometheus, load: Callable[[], str]) -> str:
+    """What `load` gives at a time when no scrape failed: on a busy machine one may, and then nothing has a value."""
+
+    def tried() -> str | None:
+        begun = poll(lambda: time.time() if fires(prometheus) else None, 30, lambda: str(prometheus.alerts()))
+        found = load()
+        ups = prometheus.samples("up", begun - 2 * SCRAPE, time.time())
+        return found if all(up for _, values in ups for _, up in values) else None
+
+    return poll(tried, 60, lambda: f"scraped without a gap: {prometheus.targets()}")
+
+
+def opened(browser: Browser, url: str, *, dark: bool, until: str) -> Seen:
+    """What a browser makes of a page that shows what it showed before; one loaded after a failed scrape does not."""
+
+    def tables(page: str) -> list[tuple[str, int]]:
+        return [(table.attributes.get("class", ""), len(table.all("tr"))) for table in read_html(page).all("table")]
+
+    def tried() -> Seen | None:
+        seen = browser.open(url, dark=dark)
+        return seen if tables(seen.document) == tables(until) else None
+
+    return poll(tried, 60, lambda: f"{url} in a browser")
 
 
 def lane_address(lane: str) -> str:
@@ -433,7 +460,7 @@ def test_a_page_looks_back_as_far_as_it_is_told(shown: Shown, span: str) -> None
 
 @pytest.mark.parametrize("span", ['1m"})', "5m"])
 def test_a_span_that_is_none_is_the_usual_one(shown: Shown, span: str) -> None:
-    assert "1m" in {one.text for one in shown.page(OVERVIEW, span=span).all("strong")}
+    assert "1h" in {one.text for one in shown.page(OVERVIEW, span=span).all("strong")}
 
 
 def test_a_page_loads_itself_again_only_where_it_is_asked_to(shown: Shown) -> None:
@@ -454,7 +481,6 @@ def test_a_browser_shows_what_prometheus_sent_and_complains_of_nothing(browser: 
     assert [row["Lane"].one("a").text for row in rows] == list(READY)
 
 
-@pytest.mark.skip(reason="failed once in CI: not understood yet")
 def test_the_picture_is_one_of_the_page(browser: Shown) -> None:
     light, dark = (read_png(browser.seen[f"{address(OVERVIEW)} {which}"].picture) for which in ("light", "dark"))
     for picture, paper, warning, critical in (

@@ -87,7 +87,7 @@ class World:
             ahead = [
                 other.id for other in self.live.values()
                 if other.lane == "line" and other.seq < found.seq and not other.running and other.not_before < now
-                and (other.deadline is None or other.deadline > now)
+                and (other.deadline is None or other.deadline > now + 1e-6)
             ]  # fmt: skip
             assert not ahead, f"{key} overtakes {ahead}"
         found.running, found.attempt = True, attempt

@@ -55,20 +55,21 @@ class Batch:
     Args:
         steps: the changes.
         future: who waits for them; `None` when they were told that it is done.
+
+    Attributes:
+        error: why they could not be written.
+        is_submit: whether somebody waits for commands to be stored. Such a batch is dropped when the disk fails, so
+            that nothing runs that was not acknowledged; and who waits is likely to come again.
     """
 
-    __slots__ = ("error", "future", "saves", "steps")
+    __slots__ = ("error", "future", "is_submit", "steps")
 
     def __init__(self, steps: list[Step], future: asyncio.Future[None] | None) -> None:
         self.steps = steps
         self.future = future
         self.error: StorageError | None = None
-        self.saves = any(step[0] is Save for step in steps)
-
-    @property
-    def may_drop(self) -> bool:
-        """Whether it is dropped when the disk fails: it would make something run that was not acknowledged."""
-        return self.saves and self.future is not None
+        saves = bool(steps) and (steps[0][0] is Save or any(step[0] is Save for step in steps))
+        self.is_submit = saves and future is not None
 
     def settle(self) -> None:
         """On the event loop: tells who waits what became of it."""

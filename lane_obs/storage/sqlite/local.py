@@ -149,7 +149,7 @@ class LocalStorage(ByChanges):
         except Exception as error:
             fail(future, StorageRefused(self.path, f"it cannot be stored: {error_text(error)}"))
             return future
-        if writer.pending < self._buffer and writer.store.error is None:
+        if self._buffer and writer.pending < self._buffer and writer.store.error is None:
             future.set_result(None)
             writer.put(Batch(steps, None))
         else:

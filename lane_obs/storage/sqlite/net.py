@@ -13,7 +13,7 @@ from lane_obs.storage.change import (
     Save,
     Update,
 )
-from lane_obs.storage.sqlite.row import fixed_row, letter_row, state_row
+from lane_obs.storage.sqlite.row import COLUMNS, command_row, letter_row, state_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,11 +25,11 @@ Step: TypeAlias = tuple[type[Any], str, Any]
 """A change made ready to be written: its kind, the id, and what goes to columns."""
 
 _UNTOUCHED: Final = object()
+_WHOLE: Final = len(COLUMNS)
 _LEAST_COST: Final = 300
 """Bytes that a change takes in memory, roughly, beside its text."""
 
 _READY: Final[dict[type[Any], Callable[[Any], Step]]] = {
-    Save: lambda change: (Save, change.command.id, (fixed_row(change.command), state_row(change.command))),
     Update: lambda change: (Update, change.id, state_row(change)),
     Remove: lambda change: (Remove, change.id, None),
     AddLetter: lambda change: (AddLetter, change.letter.id, (letter_row(change.letter), change.limit, change.before)),
@@ -45,7 +45,14 @@ def steps_of(changes: Sequence[Change]) -> list[Step]:
     Raises:
         ValueError, TypeError, OverflowError: one has a value that cannot be stored.
     """
-    return [_READY[type(change)](change) for change in changes]
+    steps: list[Step] = []
+    for change in changes:
+        if isinstance(change, Save):  # most are
+            command = change.command
+            steps.append((Save, command.id, command_row(command)))
+        else:
+            steps.append(_READY[type(change)](change))
+    return steps
 
 
 def cost_of(steps: Iterable[Step]) -> int:
@@ -57,7 +64,7 @@ class Net:
     """What many changes come to.
 
     Attributes:
-        commands: by id, a row's two parts; the first is `None` where only the second changes. `None`: it is removed.
+        commands: by id, its whole row, or only the columns of its state where only they change. `None`: it is removed.
         letters: by id, a letter's row; `None`: it is removed. In the order in which they were added.
         clears_commands, clears_letters: whether all that is stored goes first.
         limit, before: which letters give way in the end.
@@ -67,7 +74,7 @@ class Net:
     __slots__ = ("before", "changes", "clears_commands", "clears_letters", "commands", "letters", "limit")
 
     def __init__(self) -> None:
-        self.commands: dict[str, tuple[Row | None, Row] | None] = {}
+        self.commands: dict[str, Row | None] = {}
         self.letters: dict[str, Row | None] = {}
         self.clears_commands = self.clears_letters = False
         self.limit: int | None = None
@@ -95,9 +102,9 @@ class Net:
         before: Any = self.commands.get(key, _UNTOUCHED)
         if before is _UNTOUCHED:
             if not self.clears_commands:
-                self.commands[key] = (None, state)
+                self.commands[key] = state
         elif before is not None:
-            self.commands[key] = (before[0], state)
+            self.commands[key] = before[: -len(state)] + state
 
     def _add_rare(self, kind: type[Any], key: str, value: Any) -> None:
         if kind is AddLetter:
@@ -118,13 +125,13 @@ class Net:
     def parts(self) -> tuple[list[Row], list[Row], list[Row]]:
         """What to do with rows of commands: those to write, those to update (with the id last), those to remove."""
         saves, updates, removes = [], [], []
-        for key, value in self.commands.items():
-            if value is None:
+        for key, row in self.commands.items():
+            if row is None:
                 removes.append((key,))
-            elif value[0] is None:
-                updates.append((*value[1], key))
+            elif len(row) == _WHOLE:
+                saves.append(row)
             else:
-                saves.append(value[0] + value[1])
+                updates.append((*row, key))
         return saves, updates, removes
 
     def cost(self) -> int:

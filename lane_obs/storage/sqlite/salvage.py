@@ -11,7 +11,7 @@ import apsw
 
 from lane_obs.errors import LaneObsError
 from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, make_file, wal_of
-from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, FIXED, LETTER, STATE, DamagedRow, to_command, to_letter
+from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, COLUMNS, LETTER, DamagedRow, to_command, to_letter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,7 +86,7 @@ class Salvage:
 
     def commands(self) -> Iterator[StoredCommand]:
         """All commands that can be read and are as they were written."""
-        for _, command in self._records("commands", "seq", (*FIXED, *STATE), to_command):
+        for _, command in self._records("commands", "seq", COLUMNS, to_command):
             yield command
 
     def letters(self) -> Iterator[StoredDeadLetter]:

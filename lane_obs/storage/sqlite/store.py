@@ -11,14 +11,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
-from lane_obs.errors import (
-    StorageClosed,
-    StorageCorrupt,
-    StorageError,
-    StorageFull,
-    StorageLocked,
-    StorageRefused,
-)
+from lane_obs.errors import StorageClosed, StorageCorrupt, StorageError, StorageFull, StorageLocked, StorageRefused
 from lane_obs.storage.sqlite.database import Database
 from lane_obs.storage.sqlite.fault import PASSING, translate
 from lane_obs.storage.sqlite.file import make_folder
@@ -33,8 +26,13 @@ if TYPE_CHECKING:
     from lane_obs.storage.sqlite.batch import Batch, Job, Settings
 
 _CHECKPOINT_PAGES: Final = 1_000
+_BUSY_CHECKPOINT_PAGES: Final = 4_000
+"""While changes wait for it: a page that was written several times goes to the file once."""
 _GROWTH: Final = 2.0
-_SIZES: Final = ("commands", "letters", "last_seq", "file_bytes")
+_LEAST_ROOM: Final = 64 * 1024
+_MOST_ROOM: Final = 1024 * 1024
+"""After a full disk: it is back when there is room for what found none, and for so much at least and at most."""
+_SIZES: Final = ("commands", "letters", "last_seq", "file_bytes", "schema_version")
 _logger = logging.getLogger("lane_obs.storage")
 
 
@@ -58,7 +56,7 @@ class Store:
         self._settings = settings
         self._clock = clock
         self._lock = FolderLock(settings.folder)
-        self._kept_bytes = 0
+        self._kept_bytes = self._room = 0
         self._known: tuple[str, int] = ("", 0)
         self._marked = -1
         self._reopens = False
@@ -141,14 +139,13 @@ class Store:
             self._hold(batches, self.error)
             return
         net = Net()
-        for batch in batches:
-            net.add(batch.steps)
+        net.add([step for batch in batches for step in batch.steps])
         try:
             self._commit(net)
         except StorageRefused as error:
             self._write_parts(batches, error)
         except StorageError as error:
-            self._fail(error)
+            self._fail(error, net.cost())
             self._hold(batches, error)
 
     def _commit(self, net: Net) -> None:
@@ -173,14 +170,18 @@ class Store:
         if batches[0].future is None:
             _logger.error("a change that was acknowledged is lost: %s", error)
 
-    def upkeep(self) -> None:
-        """After a commit, and after it was told: marks it, and empties the write-ahead log when that has grown."""
+    def upkeep(self, *, busy: bool = False) -> None:
+        """After a commit, and after it was told: marks it, and empties the write-ahead log when that has grown.
+
+        Args:
+            busy: whether more waits to be written; then the log may grow for longer.
+        """
         database = self.database
         if self.error is not None or database is None or database.commits == self._marked:
             return
         try:
             database.mark()
-            if database.wal_pages >= _CHECKPOINT_PAGES:
+            if database.wal_pages >= (_BUSY_CHECKPOINT_PAGES if busy else _CHECKPOINT_PAGES):
                 database.checkpoint()
         except Exception as error:  # also the folder that goes away just now; nothing may end the writer's thread
             self._fail(translate(error, self._settings.folder))
@@ -202,11 +203,12 @@ class Store:
 
     # --- while it fails -----------------------------------------------------------------------------------------
 
-    def _fail(self, error: StorageError) -> None:
+    def _fail(self, error: StorageError, room: int = 0) -> None:
         _logger.error("the storage failed: %s", error)
         self.error = error
         self.failures += 1
         self._reopens = False
+        self._room = min(max(room, _LEAST_ROOM), _MOST_ROOM)
         self._delay = self._settings.first_retry
         self._plan(error)
 
@@ -216,7 +218,7 @@ class Store:
 
     def _hold(self, batches: Sequence[Batch], error: StorageError) -> None:
         for batch in batches:
-            kept = not batch.may_drop and self._keep(batch)
+            kept = not batch.is_submit and self._keep(batch)
             batch.error = type(error)(error.path, error.cause, kept=kept)
             batch.error.__cause__ = error
 
@@ -244,6 +246,9 @@ class Store:
             assert self.database is not None
             self.database.checkpoint()
             self._commit_kept()
+            self.kept, self._kept_bytes = Net(), 0
+            if isinstance(self.error, StorageFull):
+                self.database.check_room(self._room)
         except StorageError as error:
             self.error = error
             self.failures += 1
@@ -253,8 +258,6 @@ class Store:
             return
         _logger.warning("the storage works again: %s", self._settings.folder)
         self.error = None
-        self.kept = Net()
-        self._kept_bytes = 0
 
     def _commit_kept(self) -> None:
         try:

@@ -31,8 +31,8 @@ _WEIGHT: Final = 0.2
 class Writer:
     """Runs a `Store` in a thread of its own, and tells the event loop once for each commit.
 
-    The first batch wakes the thread. When the commit before held several, their submitters are likely to come again:
-    it waits for as many for up to half the time that a commit takes, so that they do not need two.
+    The first batch wakes the thread. When the commit before held several submits, whoever made them is likely to come
+    again: it waits for as many for up to half the time that a commit takes, so that they do not need two.
 
     Args:
         settings: how the folder is used.
@@ -44,6 +44,7 @@ class Writer:
     Attributes:
         store: what it runs.
         pending: batches that wait or are being written.
+        expected: submits that are likely to come soon, as the last commit held so many.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class Writer:
         self._batches: deque[Batch] = deque()
         self._jobs: deque[Job] = deque()
         self._ending = False
+        self._submits = 0
+        """How many of them are submits that are waited for."""
         self._wake_at = _NEVER
-        """How many waiting batches wake the thread."""
+        """How many of these wake the thread; 0: any batch does."""
         self._in_hand = 0
-        self._last_size = 1
+        self.expected = 0
         self._typical = 0.0
         self._opened: asyncio.Future[None] = loop.create_future()
         self._closed: asyncio.Future[None] = loop.create_future()
@@ -92,7 +95,8 @@ class Writer:
         """Has a batch written."""
         with self._mutex:
             self._batches.append(batch)
-            if len(self._batches) >= self._wake_at:
+            self._submits += batch.is_submit
+            if self._submits >= self._wake_at:
                 self._wake()
 
     def ask(self, job: Job) -> None:
@@ -153,8 +157,6 @@ class Writer:
             self._tell(self._on_evicted, evicted)
         if batches or jobs:
             self._tell(_settle, (*batches, *jobs))
-        if self._batches:
-            self._upkeep()
         return bool(batches or jobs) or not ending
 
     def _work(self, batches: Sequence[Batch], jobs: Sequence[Job]) -> None:
@@ -168,26 +170,34 @@ class Writer:
             self.store.answer(job)
 
     def _take(self) -> tuple[list[Batch], list[Job], bool]:
-        # Whoever was just told needs the interpreter; what is left to do for the last commit can wait for that.
-        if not self._wait_for(1, _BREAK_SECONDS):
-            self._upkeep()
-            self._wait_for(1, self.store.seconds_to_retry())
-        if self._last_size > 1 and self._batches:
-            # Their submitters are likely to come again.
-            self._wait_for(self._last_size, min(self._typical * _GATHER_SHARE, _GATHER_SECONDS))
+        # Whoever was just told needs the interpreter; what is left to do for the last commit can wait for that, but
+        # not for longer than until the next.
+        busy = self._wait_for(0, _BREAK_SECONDS)
+        self._upkeep(busy=busy)
+        if not busy:
+            self._wait_for(0, self.store.seconds_to_retry())
+        if self.expected > 1 and self._batches:
+            self._wait_for(self.expected, min(self._typical * _GATHER_SHARE, _GATHER_SECONDS))
         with self._mutex:
             batches = [self._batches.popleft() for _ in range(min(len(self._batches), _MOST_BATCHES))]
             jobs, self._jobs = list(self._jobs), deque()
             if batches:
-                self._last_size = self._in_hand = len(batches)
+                self._in_hand = len(batches)
+                self.expected = sum(batch.is_submit for batch in batches)
+                self._submits -= self.expected
             return batches, jobs, self._ending
 
-    def _wait_for(self, count: int, seconds: float | None) -> bool:
-        """Sleeps until so many batches wait or there is something else to do; false when the time is over before."""
+    def _wait_for(self, submits: int, seconds: float | None) -> bool:
+        """Sleeps until so many submits wait, or anything with 0, or there is something else to do.
+
+        Returns:
+            Whether that was before the time was over.
+        """
         with self._mutex:
-            if len(self._batches) >= count or self._jobs or self._ending:
+            enough = self._submits >= submits if submits else self._batches
+            if enough or self._jobs or self._ending:
                 return True
-            self._wake_at = count
+            self._wake_at = submits
         if self._sleep.acquire(timeout=-1 if seconds is None else seconds):
             return True
         with self._mutex:
@@ -195,9 +205,9 @@ class Writer:
             self._wake_at = _NEVER
             return woken and self._sleep.acquire()
 
-    def _upkeep(self) -> None:
+    def _upkeep(self, *, busy: bool) -> None:
         failed = self.store.error is not None
-        self.store.upkeep()
+        self.store.upkeep(busy=busy)
         self._tell_state(failed=failed)
 
     def _tell_state(self, *, failed: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -83,6 +84,16 @@ def test_asking_each_millisecond_costs_nothing() -> None:
             bucket.take(1.0, now)
             granted += 1
     assert granted == 5 + 299
+
+
+@pytest.mark.parametrize("limiter", [TokenBucket(1.0, 5.0, 0.0), SlidingWindow(5.0, 10.0, 0.0)])
+def test_asking_what_is_left_changes_nothing_so_that_any_thread_may(limiter: TokenBucket | SlidingWindow) -> None:
+    """Also where what was taken has left meanwhile: another thread that lets it go as well would count it twice."""
+    for at in range(5):
+        limiter.take(1.0, float(at))
+    before = {name: copy.copy(getattr(limiter, name)) for name in type(limiter).__slots__}
+    assert [limiter.left(now) for now in (13.0, 11.0, 1000.0)][2] == 5.0
+    assert {name: getattr(limiter, name) for name in type(limiter).__slots__} == before
 
 
 def test_asking_for_what_never_starts_takes_nothing() -> None:
@@ -213,3 +224,14 @@ def test_a_limiter_is_made_of_a_limit() -> None:
     window = make_limiter(RateLimit.shared("openai", RateLimit.sliding_window(100, 60)), 5.0)
     assert isinstance(window, SlidingWindow)
     assert (window.most, window.seconds, window.left(5.0)) == (100, 60, 100)
+
+
+@pytest.mark.parametrize("limiter", [TokenBucket(2, 5, 0.0), SlidingWindow(5, 10, 0.0)], ids=["bucket", "window"])
+def test_to_look_at_what_is_left_changes_nothing(limiter: TokenBucket | SlidingWindow) -> None:
+    """Scrapes look from a thread of their own, while the event loop takes."""
+    for second in range(4):
+        limiter.take(1, float(second))
+    before = copy.deepcopy({name: getattr(limiter, name) for name in type(limiter).__slots__})
+    assert limiter.left(50.0) == 5
+    assert {name: getattr(limiter, name) for name in type(limiter).__slots__} == before
+    assert limiter.left(11.5) == (5 if isinstance(limiter, TokenBucket) else 3)

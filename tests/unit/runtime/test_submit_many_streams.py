@@ -400,6 +400,25 @@ async def test_commands_stored_for_a_lane_come_back_when_it_is_added(clock: Virt
         assert manager.storage.commands == 0
 
 
+async def test_a_cancelling_removal_of_a_durable_lane_leaves_nothing_stored(clock: VirtualClock) -> None:
+    gate = Gate()
+
+    @command("test.stream.gated")
+    async def gated(number: int) -> None:
+        await gate(number)
+
+    async with running(clock, {"a": LaneConfig(0, 1), "talk": LaneConfig(0, 1)}, storage=MemoryStorage()) as manager:
+        handles = await clock.run(manager.submit_many("talk", iter([(gated, number) for number in range(3)])))
+        coming = asyncio.ensure_future(manager.submit("talk", gated, 3))
+        await asyncio.sleep(0)  # it is being saved
+        await clock.run(manager.remove_lane("talk", cancel=True))
+        assert {handle.state for handle in [*handles, await coming]} == {State.CANCELLED}
+        await clock.run(manager.drain())
+        assert manager.storage is not None
+        assert manager.storage.commands == 0
+        assert manager.stats().removed.ended["cancelled"] == 4
+
+
 async def test_a_durable_lane_is_not_removed_while_the_storage_is_read(clock: VirtualClock) -> None:
     storage = MemoryStorage()
     lanes = {"a": LaneConfig(0, 1), "talk": LaneConfig(0, 1)}

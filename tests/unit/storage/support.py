@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def command(seq: int, **fields: Any) -> StoredCommand:
     given = {"id": f"c{seq}", "lane": "a", "command_type": "work", "payload": b'{"n":%d}' % seq, **fields}
-    return StoredCommand(seq=seq, submitted_at=1_000.0 + seq, updated_at=1_000.0 + seq, **given)
+    return StoredCommand(seq=seq, submitted_at=1_000.0 + seq, **{"updated_at": 1_000.0 + seq, **given})
 
 
 def letter(seq: int, **fields: Any) -> StoredDeadLetter:

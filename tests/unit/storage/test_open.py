@@ -22,7 +22,7 @@ from lane_obs.storage.sqlite.file import SCHEMA_VERSION, connect, schema_sql
 from lane_obs.storage.sqlite.lock import FolderLock
 from lane_obs.storage.sqlite.mark import read_mark
 from lane_obs.storage.sqlite.migration import MIGRATIONS
-from lane_obs.storage.sqlite.row import FIXED, STATE, fixed_row, state_row
+from lane_obs.storage.sqlite.row import COLUMNS, command_row
 from tests.unit.storage.support import command, commands_of, do, opened
 
 if TYPE_CHECKING:
@@ -223,13 +223,13 @@ def old_folder(tmp_path: Path) -> Path:
 def from_version_0(connection: apsw.Connection) -> None:
     """The step from version 0, which only this test knows."""
     connection.execute(schema_sql())
-    connection.execute("INSERT INTO ledger VALUES (1, 'an old one', 0.0, 7, 0, 0, 0, 0)")
-    names = (*FIXED, *STATE)
-    insert = f"INSERT INTO commands ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+    insert = f"INSERT INTO commands ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
     jobs: list[Any] = connection.execute("SELECT * FROM jobs").fetchall()
     for number, name, lane, kind, body in jobs:
         found = StoredCommand(id=name, seq=number, lane=lane, command_type=kind, payload=body.encode())
-        connection.execute(insert, fixed_row(found) + state_row(found))
+        connection.execute(insert, command_row(found))
+    counts = "count(*), 0, sum(fixed_sum + state_sum), max(seq)"
+    connection.execute(f"INSERT INTO ledger SELECT 1, 'an old one', 0.0, 7, {counts} FROM commands")
     connection.execute("DROP TABLE jobs")
 
 

@@ -91,9 +91,7 @@ class Intake:
                 if options is NO_OPTIONS and home.is_usual:
                     return self._enqueue(home, work, work, args, options)
                 options = fitted(options, home)
-                if home.parted is None:
-                    return self._enqueue(home, work, work, args, options)
-                return self.enqueue(Draft(home, work, work, args, options, part=_part_of(home, work, options)))
+                return self._enqueue(home, work, work, args, options, part=_part_of(home, work, options))
             if options is NO_OPTIONS and home.is_durable and home.is_plain and home.is_open:
                 return Draft(home, work, work, args)
         draft = self.prepare(lane, work, args, options)
@@ -172,7 +170,8 @@ class Intake:
 
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
-        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, draft, requeued=requeued)
+        parts = draft.home, draft.work, draft.call, draft.args, draft.options
+        return self._enqueue(*parts, draft, part=draft.part, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -188,6 +187,7 @@ class Intake:
         options: Options,
         draft: Draft = _NO_DRAFT,
         *,
+        part: Any = None,
         requeued: bool = False,
     ) -> CommandHandle[Any]:
         seq = draft.seq or self.next_seq()
@@ -215,7 +215,7 @@ class Intake:
             _durable=home.is_durable,
             _traceparent=draft.trace,
             cost=options.cost,
-            part=draft.part,
+            part=part,
         )
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
@@ -305,6 +305,7 @@ class Intake:
 
 
 def _part_of(home: Lane, named: Any, options: Options) -> Any:
-    if home.parted is None:
+    partitions = home.config.partitions
+    if partitions is None:
         return None
-    return home.assign(type_name(named), options.partition_key)
+    return home.assign("" if partitions.function is None else type_name(named), options.partition_key)

@@ -120,7 +120,7 @@ class Engine:
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if not lane.is_plain:
+        if lane.config.boost is not None:
             self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
@@ -130,7 +130,7 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain:
+        if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
             self.look_at(lane, now)
         elif lane.turn is None:
             self._line_up(lane, now)
@@ -214,7 +214,7 @@ class Engine:
                 if lane.throttled:
                     self.gates.end_throttling(lane, now)
             self.look_at(lane, now)
-        elif not lane.is_plain:
+        elif lane.parted is not None:
             self.order.ended(record, now)
             self._schedule.settle(now)
 
@@ -230,7 +230,7 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self._schedule.ended(lane, now)
-        if not lane.is_plain:
+        if lane.parted is not None:
             self.order.ended(record, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)

@@ -162,6 +162,11 @@ class Gates:
         assert head is not None
         if not head.cost:
             return True
+        gate = lane.gates[0]
+        # Nearly always nobody waits there, and it lets through: seen here, it takes half the time.
+        is_lone = not gate.waiting and gate.timer is None and not self._ajar and len(lane.gates) == 1
+        if is_lone and gate.limiter.try_take(head.cost, now):
+            return True
         latest, due = None, now
         for gate in lane.gates:
             when = gate.due(lane, now)

@@ -122,6 +122,7 @@ class Partitions:
         try:
             part = self.function(command_type, key)
             hash(part)
+            str(part)  # its name in metrics and spans
         except Exception as error:
             text = f"{type(error).__name__}: {error_text(error)}"
             raise InvalidCommand(f"no partition for a command {command_type!r} with key {key!r}: {text}") from error

@@ -321,7 +321,7 @@ async def test_a_second_queue_of_a_name_takes_the_first_ones_place(
         await drained(clock, first)
         async with QueueManager(LANES, sinks=[OtelMetricsSink(setting.provider)], clock=clock):
             await first.shutdown()
-            assert setting.values(catalogue.SUBMITTED) == {("a",): 0, ("b",): 0}
+            assert setting.values(catalogue.SUBMITTED) == {("a",): 0, ("b",): 0, ("c",): 0}
     assert "takes the first one's place" in caplog.text
 
 

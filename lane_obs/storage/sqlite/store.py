@@ -14,9 +14,10 @@ from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import StorageClosed, StorageCorrupt, StorageError, StorageFull, StorageLocked, StorageRefused
 from lane_obs.storage.sqlite.database import Database
 from lane_obs.storage.sqlite.fault import PASSING, translate
-from lane_obs.storage.sqlite.file import make_folder
+from lane_obs.storage.sqlite.file import DB_NAME, make_folder
 from lane_obs.storage.sqlite.lock import FolderLock
 from lane_obs.storage.sqlite.net import Net, cost_of
+from lane_obs.storage.sqlite.place import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -282,6 +283,7 @@ class Store:
                 return
             self.database.drop()
             self.database = None
+        look_at(str(self._settings.folder / DB_NAME))  # first: a folder that is gone is told as that
         if not self._lock.is_in_place:
             self._lock.release()
             self._lock.take()

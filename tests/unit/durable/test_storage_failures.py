@@ -282,7 +282,7 @@ async def test_a_folder_that_vanishes_and_comes_back(tmp_path: Path) -> None:
     async with Running(folder) as queue:
         waits = await queue.manager.submit("a", wait, "waits", id="waits")
         away = folder.rename(tmp_path / "elsewhere")
-        await queue.submit_fails(StorageVanished, str(folder))
+        await queue.submit_fails(StorageVanished, str(folder), "the file is gone")
         gate.set()
         assert await waits == "waits"
         away.rename(folder)

@@ -108,10 +108,10 @@ class Partitions:
             InvalidCommand: the function failed, or gave something that is no partition.
         """
         kind, count = self.kind, self.count
-        if kind is PartitionKind.ROUND_ROBIN:
+        if kind is _ROUND_ROBIN:
             assert count is not None
             return turn % count
-        if kind is PartitionKind.CUSTOM:
+        if kind is _CUSTOM:
             return self._ask(command_type, key)
         if key is None or count is None:
             return key
@@ -142,6 +142,7 @@ def _check_function(function: object) -> None:
         raise ConfigError("partitions.function", function, "give a plain function of a command's type and key")
 
 
+_ROUND_ROBIN, _CUSTOM = PartitionKind.ROUND_ROBIN, PartitionKind.CUSTOM
 _TABLE_KINDS = tuple(str(kind) for kind in PartitionKind if kind is not PartitionKind.CUSTOM)
 
 

@@ -130,8 +130,12 @@ class BoostedQueue:
         head = self.peek()
         return None if head is None else head.level
 
-    def oldest_since(self) -> float | None:
-        """When the command that is ready for the longest time became so; `None` when there is none.
+    def list_ready(self) -> list[Record]:
+        """All commands inside."""
+        return [record for record in self._inside if record.state is _READY]
+
+    def oldest(self) -> Record | None:
+        """The command that is ready for the longest time; `None` when there is none.
 
         It changes nothing and may be called from any thread.
         """
@@ -139,12 +143,17 @@ class BoostedQueue:
             try:
                 first = next(iter(self._inside))
                 if first.state is _READY:
-                    return first.since
+                    return first
                 copy = list(self._inside)  # in one step, so that it cannot change under our hands all the time
             except (RuntimeError, StopIteration):  # it did
                 continue
-            return next((record.since for record in copy if record.state is _READY), None)
+            return next((record for record in copy if record.state is _READY), None)
         return None
+
+    def oldest_since(self) -> float | None:
+        """When that command became ready. From any thread."""
+        oldest = self.oldest()
+        return None if oldest is None else oldest.since
 
     def ahead_of(self, seq: int) -> int:
         """How many ready commands start before number `seq`, as levels are now. Reads all, one by one.

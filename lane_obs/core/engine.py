@@ -112,22 +112,25 @@ class Engine:
         self.live += 1
         self.submitted += 1
         record.since = now
+        if not lane.is_plain:
+            record.level = lane.config.priority
         if delayed:
             record.state = _DELAYED
             lane.counts[_DELAYED] += 1
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if not lane.is_plain:
+        if lane.config.boost is not None:
             self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
+            self.gates.recheck(lane, now)  # it may be the head
         else:
             lane.ready.add(record)
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain:
+        if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
             self.look_at(lane, now)
         elif lane.turn is None:
             self._line_up(lane, now)
@@ -151,7 +154,7 @@ class Engine:
         record.since = now
         lane: Lane = record.home
         if not lane.is_plain:
-            self.order.level(record, now)
+            self.order.come_back(record, now)
         lane.ready.put_back(record)
         record.ready_mark = lane.meter.mark(now)
         if lane.counts[_READY] == 1:
@@ -211,8 +214,9 @@ class Engine:
                 if lane.throttled:
                     self.gates.end_throttling(lane, now)
             self.look_at(lane, now)
-        elif not lane.is_plain:
+        elif lane.parted is not None:
             self.order.ended(record, now)
+            self._schedule.settle(now)
 
     def succeed(self, record: Record, now: float) -> None:
         """Ends a running command in success: what `finish` does, in one step for by far the most frequent end."""
@@ -226,7 +230,7 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self._schedule.ended(lane, now)
-        if not lane.is_plain:
+        if lane.parted is not None:
             self.order.ended(record, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)
@@ -259,15 +263,12 @@ class Engine:
             return record.wait
         return current if record.waited is None else record.waited + current
 
-    def oldest(self, lane: Lane) -> Record | None:
-        """The command that starts next in its lane; `None` when none is ready."""
-        return lane.ready.peek()
-
     def set_paused(self, lane: Lane, now: float, *, paused: bool) -> bool:
         """Pauses or resumes a lane; tells whether that changed anything."""
         if lane.paused is paused:
             return False
         lane.paused = paused
+        self.gates.leave(lane, now)
         self._schedule.update(lane, now)
         self._schedule.settle(now)
         return True
@@ -275,10 +276,12 @@ class Engine:
     def configure(self, lane: Lane, config: LaneConfig, now: float) -> None:
         """Gives a lane other policies, already checked. Running commands stay as they are."""
         limits = lane.config.rate_limit
+        self.gates.leave(lane, now)
         lane.apply(config)
         if config.rate_limit != limits:
             self.gates.attach(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
+        self.order.relevel(lane, now)
         self.look_at(lane, now)
         self._forget_levels()
 

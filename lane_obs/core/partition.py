@@ -54,6 +54,10 @@ class _Behind(msgspec.Struct, eq=False):
     def __len__(self) -> int:
         return len(self.fresh) - self.first + len(self.returned) - self.gone
 
+    def is_empty(self) -> bool:
+        """Whether nothing is inside, not even what has ended."""
+        return self.first == len(self.fresh) and not self.returned
+
     def put_back(self, record: Record) -> None:
         """Puts in a command with any number."""
         heappush(self.returned, (record.seq, id(record), record))
@@ -113,7 +117,7 @@ class PartitionedQueue:
         parts: partitions with a command that is ready, runs or backs off, by id; `list_parts` says what is in them.
     """
 
-    __slots__ = ("_changed", "_displaced", "_fair", "_inside", "_lined_up", "_order", "held", "parts")
+    __slots__ = ("_changed", "_displaced", "_fair", "_held_back", "_inside", "_lined_up", "_order", "held", "parts")
 
     def __init__(self, order: Heads) -> None:
         self._order = order
@@ -125,6 +129,7 @@ class PartitionedQueue:
         self._displaced: set[Record] = set()
         """Held commands that the order still has inside: one with a lower number took their place."""
         self._lined_up: list[Record] = []
+        self._held_back: list[Record] = []
         self.held = 0
 
     def add(self, record: Record) -> None:
@@ -168,6 +173,7 @@ class PartitionedQueue:
         part.head = record
         if self._fair is None:  # that one keeps one head a partition
             self._displaced.add(head)
+        self._held_back.append(head)
         return True
 
     def pop(self) -> Record:
@@ -204,27 +210,25 @@ class PartitionedQueue:
                 self._displaced.discard(record)
                 self._order.forget(record)
 
-    def ended(self, record: Record) -> None:
-        """Notes that a command has ended while it was not inside. If it had its partition, the next one gets that."""
+    def ended(self, record: Record) -> bool:
+        """Notes that a command has ended while it was not inside; whether another one has got its partition."""
         part = self.parts.get(record.part)
-        if part is not None and part.head is record:
-            self._move_up(part)
+        if part is None or part.head is not record:
+            return False
+        if part.behind is None:
+            self._give_up(record.part)
+            return False
+        self._move_up(part)
+        return bool(self._lined_up)
 
     def _move_up(self, part: _Part) -> None:
         """Gives a partition to the next of its commands; without one, it is gone."""
-        key = part.head.part
         record = None if part.behind is None else part.behind.pop()
-        if record is None:
-            del self.parts[key]
-            if self._fair is not None:
-                self._fair.leave(key)
-            if not self.parts:  # a dict that was large gives its memory back only so
-                self.parts.clear()
-                if not self._inside:
-                    self._inside.clear()
+        if record is None or part.behind is None:
+            self._give_up(part.head.part)
             return
         part.head = record
-        if not part.behind:
+        if part.behind.is_empty():
             part.behind = None
         self.held -= 1
         if record in self._displaced:
@@ -232,6 +236,15 @@ class PartitionedQueue:
         else:
             self._order.put_back(record)
         self._lined_up.append(record)
+
+    def _give_up(self, key: Hashable) -> None:
+        del self.parts[key]
+        if self._fair is not None:
+            self._fair.leave(key)
+        if not self.parts:  # a dict that was large gives its memory back only so
+            self.parts.clear()
+            if not self._inside:
+                self._inside.clear()
 
     def changed(self, record: Record) -> None:
         """Notes that the level of a command inside has changed. It matters only for one that is lined up."""
@@ -250,6 +263,17 @@ class PartitionedQueue:
             return []
         taken, self._lined_up = self._lined_up, []
         return taken
+
+    def take_held_back(self) -> list[Record]:
+        """The commands that were lined up and are not any more, since last asked: another one took their place."""
+        if not self._held_back:
+            return []
+        taken, self._held_back = self._held_back, []
+        return taken
+
+    def list_ready(self) -> list[Record]:
+        """All ready commands inside."""
+        return list(self._inside)
 
     def oldest(self) -> Record | None:
         """The command that is ready for the longest time, lined up or held; `None` when none is. From any thread."""

@@ -37,19 +37,20 @@ class Schedule:
     __slots__ = (
         "_asked",
         "_held",
-        "_lanes",
         "_reserved",
         "_running",
         "_served",
         "_shared",
         "contention",
+        "lanes",
         "limit",
     )
 
     def __init__(self, max_concurrency: int | None, contention: Contention) -> None:
         self.limit = max_concurrency
         self.contention = contention
-        self._lanes = 0
+        self.lanes = 0
+        """How many lanes there are."""
         self._running = 0
         self._held = 0
         self._served = 0
@@ -60,13 +61,13 @@ class Schedule:
 
     def add(self, lane: Lane, now: float) -> None:
         """Takes in a lane that runs nothing."""
-        self._lanes += 1
+        self.lanes += 1
         self._held += lane.min
         self.update(lane, now)
 
     def remove(self, lane: Lane) -> None:
         """Lets a lane go that runs nothing; `settle` afterwards."""
-        self._lanes -= 1
+        self.lanes -= 1
         self._held -= lane.min
         lane.turn = None
         self._compact(self._reserved)
@@ -91,7 +92,7 @@ class Schedule:
 
     def _compact(self, heap: list[Turn]) -> None:
         # A lane has one turn at most, so a heap longer than the lanes holds turns that were given up.
-        if len(heap) > 2 * self._lanes + _COMPACT_FLOOR:
+        if len(heap) > 2 * self.lanes + _COMPACT_FLOOR:
             heap[:] = [turn for turn in heap if turn[3].turn is turn]
             heapify(heap)
 
@@ -184,7 +185,7 @@ class Schedule:
             return _AT_MAX
         if lane.gate is not None:
             return _LIMITED
-        if not lane.is_plain and 0 < lane.counts[_READY] <= lane.held:
+        if lane.parted is not None and 0 < lane.counts[_READY] <= lane.parted.held:
             return _KEYED
         return _RESERVED if self.limit is None or running < lane.min else _SHARED
 

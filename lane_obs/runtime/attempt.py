@@ -169,6 +169,24 @@ class Attempts:
         if not owner.woken:
             owner.wake()
 
+    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
+        """Corrects what a running command has taken of its lane's rate limits; from any thread.
+
+        From a thread it comes into force in the next turn of the loop, before the end of the attempt does.
+        """
+        loop = self._loop
+        if asyncio._get_running_loop() is loop:
+            self._correct(handle, handle.attempt, cost)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._correct, handle, handle.attempt, cost, context=self._context)
+
+    def _correct(self, handle: CommandHandle[Any], attempt: int, cost: float) -> None:
+        if handle.state is _RUNNING and handle.attempt == attempt:  # else whoever tells it was left behind
+            taken, handle.cost = handle.cost, cost
+            self._engine.gates.settle(handle.home, taken, cost, handle.started_at, self._now())
+            self._owner.wake()
+
     def _ended(self, handle: CommandHandle[Any], value: Any, error: BaseException | None) -> None:
         """Decides what an attempt that raised or was told to stop has come to. Our own flag decides, not the type."""
         if handle.state is not _RUNNING:
@@ -206,6 +224,7 @@ class Attempts:
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
+        handle.cost = handle._options.cost  # what was settled was the true cost of this attempt only
         if handle._durable:
             self._owner.journal.backs_off(handle, delay, error)
         handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
@@ -216,15 +235,3 @@ class Attempts:
                 events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error, handle.wait.total
             )
         self._owner.on_back_off(handle.home)
-
-    def settle(self, handle: CommandHandle[Any], cost: float) -> None:
-        """Corrects what a running command has taken of its lane's rate limits.
-
-        Raises:
-            WrongLoop: called from another thread or loop.
-        """
-        owner = self._owner
-        owner.check_loop()
-        taken, handle.cost = handle.cost, cost
-        self._engine.gates.settle(handle.home, taken, cost, handle.started_at, self._now())
-        owner.wake()

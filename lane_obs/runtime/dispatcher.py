@@ -192,7 +192,8 @@ class Dispatcher:
         else:
             self.directory.add(handle)
             self.engine.submit(handle, now, delayed=options.delay > 0, returning=requeued)
-            self._set_timers(handle, now)
+            if options.delay > 0 or options.deadline is not None:
+                self._set_timers(handle, now)
         if recovered:
             return
         bus = self.bus

@@ -56,7 +56,7 @@ class Durability:
                 self.check_lane(name, config)
             return
         check_methods("storage", storage, SEVEN, "give a Storage, such as LocalStorage(path)")
-        self.journal = Journal(adapt(storage), clock, dispatcher.bus)
+        self.journal = Journal(adapt(storage, clock=clock), clock, dispatcher.bus)
         self.journal.listen(dispatcher.settle_ends)
         self._intake = intake
         self._directory = dispatcher.directory

@@ -33,14 +33,21 @@ def explain(handle: CommandHandle[Any], engine: Engine, now: float) -> Explanati
         in_lane = lane.ready.ahead_of(handle.seq)
         others = (other for other in engine.lanes.values() if other.priority < lane.priority)
         elsewhere = sum(other.counts[State.READY] for other in others)
-    due = _due(handle, cause, now)
+    due = _due(handle, cause, engine, now)
     text = _words(handle, cause)
     if state is State.READY:
         text += f"; {in_lane} ahead in its lane, {elsewhere} ready in more important lanes"
-        if lane.config.boost is not None and handle.level < lane.config.priority:
-            text += f"; boosted from priority {lane.config.priority} to {handle.level}"
+        text += _boosted(handle, now)
     wait = engine.wait_so_far(handle, now)
     return Explanation(handle.id, lane.name, state, handle.attempt, cause, wait, in_lane, elsewhere, due, text)
+
+
+def _boosted(handle: CommandHandle[Any], now: float) -> str:
+    config = handle.home.config
+    if config.boost is None:
+        return ""
+    level, _ = config.boost.level(config.priority, now - handle.submitted_at, handle.deadline)
+    return f"; boosted from priority {config.priority} to {level}" if level < config.priority else ""
 
 
 def _words(handle: CommandHandle[Any], cause: str | None) -> str:
@@ -52,13 +59,12 @@ def _words(handle: CommandHandle[Any], cause: str | None) -> str:
     return f"waits in lane {handle.lane!r}: {words}"
 
 
-def _due(handle: CommandHandle[Any], cause: str | None, now: float) -> float | None:
+def _due(handle: CommandHandle[Any], cause: str | None, engine: Engine, now: float) -> float | None:
     """Seconds until its delay or back-off is over, or until its lane's rate limit lets the next command through."""
     if handle.state in {State.DELAYED, State.BACKOFF} and handle.timer is not None:
         when: float = handle.timer[0]
         return when - now
-    lane = handle.home
-    return max(lane.gate.due(lane, now) - now, 0.0) if cause == "rate_limit" and lane.gate is not None else None
+    return engine.gates.due(handle.home, now) - now if cause == "rate_limit" else None
 
 
 def _cause(handle: CommandHandle[Any]) -> str | None:

@@ -242,17 +242,17 @@ class CommandContext:
         return self._handle._stop is not None
 
     def settle(self, cost: float) -> None:
-        """Corrects what the command takes of its lane's rate limits, once its true cost is known.
+        """Corrects what this attempt has taken of its lane's rate limits, once its true cost is known.
 
         What was taken too much is given back, and what was taken too little delays what follows. It may be called
-        more than once; the latest cost counts, also for a retry.
+        more than once, also from the thread of a synchronous command; the latest cost counts. A retry takes the cost
+        of its submit again. Once the attempt has ended it does nothing.
 
         Args:
             cost: the true cost, zero or more, in the unit of `submit(cost=...)`.
 
         Raises:
             ConfigError: the cost is no number, or negative.
-            WrongLoop: called from another thread or loop.
         """
         self._handle._owner.attempts.settle(self._handle, to_cost("cost", cost))
 

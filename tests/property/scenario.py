@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from lane_obs import LaneConfig, RetryPolicy
+from lane_obs import LaneConfig, Partitions, PriorityBoost, RateLimit, RetryPolicy
 
 if TYPE_CHECKING:
     import random
@@ -85,7 +85,34 @@ def some_work(rng: random.Random) -> Work:
     return Work(kind, rng.choice(SECONDS), rng.randint(0, 3))
 
 
-def some_lane(rng: random.Random, *, crowded: bool) -> LaneConfig:
+BOOSTS = [
+    PriorityBoost.standard(floor=-3),
+    PriorityBoost.standard(4.0, floor=-9),
+    PriorityBoost.aggressive(floor=-9),
+    PriorityBoost.custom(((0.9, 1), (0.3, 2)), 8.0, floor=-1),
+    PriorityBoost.ageing(1.0, floor=-4),
+    PriorityBoost.ageing(0.7, 2, floor=-1),
+]
+PARTITIONS = [Partitions.per_key(), Partitions.per_key(), Partitions.by_key(2), Partitions.per_key(fair=True)]
+SHARED = RateLimit.shared("all", RateLimit.per_second(2, burst=3))
+LIMITS = [RateLimit.per_second(1.5, burst=2), RateLimit.per_minute(20, burst=2), SHARED, SHARED]
+KEYS = ["x", "y", "z", "w"]
+
+
+def some_order(rng: random.Random, chances: dict[str, float]) -> dict[str, Any]:
+    """Boosts, partitions and rate limits of a lane, each with a chance."""
+    fields: dict[str, Any] = {}
+    for name, values in {"partitions": PARTITIONS, "boost": BOOSTS, "rate_limit": LIMITS}.items():
+        if rng.random() < chances[name]:
+            fields[name] = rng.choice(values)
+    if "boost" in fields and "partitions" in fields and fields["partitions"].fair:
+        del fields["boost"]
+    if "boost" in fields:
+        fields["on_expiry"] = rng.choice(["expire", "run"])
+    return fields
+
+
+def some_lane(rng: random.Random, *, crowded: bool, chances: dict[str, float]) -> LaneConfig:
     maximum = rng.randint(1, 3)
     bound = rng.choice([1, 1, 2]) if crowded else rng.choice([None, None, 1, 2, 4])
     return LaneConfig(
@@ -97,6 +124,7 @@ def some_lane(rng: random.Random, *, crowded: bool) -> LaneConfig:
         max_pending=bound,
         overflow="wait" if bound is None else rng.choice(["wait", "wait", "reject", "drop_oldest"]),
         pressure_threshold=rng.choice([None, 2]),
+        **some_order(rng, chances),
     )
 
 
@@ -112,6 +140,10 @@ def some_options(rng: random.Random) -> dict[str, Any]:
     }.items():
         if rng.random() < 0.15:
             options[name] = rng.choice(values)
+    if rng.random() < 0.6:
+        options["partition_key"] = rng.choice(KEYS)
+    if rng.random() < 0.2:
+        options["cost"] = rng.choice([0, 0.5, 2])
     return options
 
 
@@ -147,13 +179,16 @@ def some_arguments(rng: random.Random, name: str, lanes: list[str]) -> dict[str,
     return every.get(name, {})
 
 
-def some_scenario(rng: random.Random, steps: int) -> Scenario:
+SELDOM = {"partitions": 0.25, "boost": 0.25, "rate_limit": 0.1}
+
+
+def some_scenario(rng: random.Random, steps: int, chances: dict[str, float] = SELDOM) -> Scenario:
     """A queue and operations on it, all drawn from `rng`."""
     names = ["a", "b", "c"][: rng.randint(1, 3)]
     crowded = rng.random() < 0.4
     if crowded:  # much waits for room
         names = names[:1]
-    lanes = {name: some_lane(rng, crowded=crowded) for name in names}
+    lanes = {name: some_lane(rng, crowded=crowded, chances=chances) for name in names}
     spare = rng.choice([None, 1, 1, 2, 3])
     limit = None if spare is None else sum(lane.min_concurrency for lane in lanes.values()) + spare
     drawn = [choose(rng, OPERATIONS) for _ in range(steps)]

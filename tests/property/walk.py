@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lane_obs import State, events
 from lane_obs.core.state import FINAL, TRANSITIONS
-from tests.property.model import WAITING, PlainCommand, PlainLane, PlainQueue
+from lane_obs.events import BLOCKS
+from tests.property.model import WAITING, PlainBoost, PlainCommand, PlainLane, PlainQueue
+from tests.property.plain_queue import PlainBucket
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lane_obs import LaneConfig, LaneEvent, WaitByCause
+    from lane_obs import LaneConfig, LaneEvent, PriorityBoost, WaitByCause
 
 ENDINGS: dict[type[LaneEvent], State] = {
     events.CommandCompleted: State.SUCCEEDED,
@@ -39,18 +42,50 @@ class Life:
     deadline: float | None
     started_at: float = 0.0
     due_at: float = 0.0
+    level: int = 0
+    """The effective priority of which the events have told."""
     stuck: bool = False
     cancel_requested: bool = False
 
 
+def plain_boost(boost: PriorityBoost | None) -> PlainBoost | None:
+    if boost is None:
+        return None
+    return PlainBoost(boost.steps, float(boost.every or 0), boost.by, boost.floor)  # type: ignore[arg-type]
+
+
 class Walk:
-    """Checks one queue's events; `seqs` are the commands' sequence numbers by id."""
+    """Checks one queue's events; `seqs` are the commands' sequence numbers by id, `keys` their partitions and costs."""
 
     def __init__(
-        self, lanes: Mapping[str, LaneConfig], limit: int | None, letters: int, seqs: Mapping[str, int]
+        self,
+        lanes: Mapping[str, LaneConfig],
+        limit: int | None,
+        letters: int,
+        seqs: Mapping[str, int],
+        keys: Mapping[str, tuple[object, float]] | None = None,
     ) -> None:
-        plain = [PlainLane(name, c.min_concurrency, c.max_concurrency, c.priority) for name, c in lanes.items()]
+        plain = [
+            PlainLane(
+                name, c.min_concurrency, c.max_concurrency, c.priority,
+                boost=plain_boost(c.boost), limited=bool(c.rate_limits),
+                fair=c.partitions is not None and c.partitions.fair,
+            )
+            for name, c in lanes.items()
+        ]  # fmt: skip
         self.queue = PlainQueue(plain, limit)
+        self.keys = keys or {}
+        self.expires = {name: c.on_expiry == "expire" for name, c in lanes.items()}
+        self.buckets: dict[object, PlainBucket] = {}
+        for name, c in lanes.items():
+            for limited in c.rate_limits:  # the scenarios have buckets of so many a second
+                assert limited.burst is not None
+                bucket = PlainBucket(Fraction(limited.amount), Fraction(limited.burst), at=Fraction(0))
+                self.buckets.setdefault(limited.name or (name, limited), bucket)
+        self.taken_from = {
+            name: [self.buckets[limited.name or (name, limited)] for limited in c.rate_limits]
+            for name, c in lanes.items()
+        }
         self.bounds = {name: config.max_pending for name, config in lanes.items()}
         self.thresholds = {name: config.pressure_threshold for name, config in lanes.items()}
         self.seqs = seqs
@@ -90,11 +125,22 @@ class Walk:
     def pass_time(self, at: float) -> None:
         before = at if self.at is None else self.at
         assert at >= before
+        if self.at is None:
+            self.queue.now = at
         if at > before:
             if self.open:
                 assert not self.queue.choices(), f"until {at} a command could have started and did not"
+            self.check_levels()
             self.queue.pass_time(at - before)
+            self.queue.now = at
         self.at = at
+
+    def check_levels(self) -> None:
+        """Once all is done that was due, everybody was told of every step."""
+        for life in self.lives.values():
+            boost = life.command.lane.boost
+            if boost is not None and not boost.every and life.command.state is State.READY and self.open:
+                assert life.level == self.queue.level(life.command), f"nobody was told of {life}"
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -112,9 +158,11 @@ class Walk:
         assert event.attempt == 0
         lane = self.queue.lanes[event.lane]
         seq = self.seqs[event.command_id]
-        command = self.queue.submit(seq, lane, delayed=event.delay_seconds > 0)
+        key, _ = self.keys.get(event.command_id, (None, 1.0))
+        delayed = event.delay_seconds > 0
+        command = self.queue.submit(seq, lane, delayed=delayed, key=key, deadline=event.deadline_seconds)
         self.lives[event.command_id] = Life(
-            command, event.at, event.deadline_seconds, due_at=event.at + event.delay_seconds
+            command, event.at, event.deadline_seconds, due_at=event.at + event.delay_seconds, level=lane.priority
         )
         bound = self.bounds[event.lane]
         if bound is not None:  # commands that came back from an attempt may exceed it: nobody can refuse them
@@ -124,15 +172,35 @@ class Walk:
         life = self.move(event, State.READY)
         assert event.at == pytest.approx(life.due_at, abs=1e-6)
         life.command.state = State.READY
+        if self.queue.level(life.command) == life.command.lane.priority:  # else it was told just before
+            life.level = life.command.lane.priority
 
     def on_CommandStarted(self, event: events.CommandStarted) -> None:
         life = self.move(event, State.RUNNING)
-        choices = self.queue.choices()
-        assert life.command in choices, f"started {life.command}, wanted {choices}"
+        assert self.queue.may_be_chosen(life.command), f"started {life.command}, wanted {self.queue.choices()}"
+        self.take(event)
         self.queue.start(life.command)
         life.started_at = event.at
         life.stuck = life.cancel_requested = False
         self.check_wait(event.wait_by_cause, event.wait_seconds, life)
+
+    def take(self, event: events.CommandStarted) -> None:
+        """Takes tokens: they must be there."""
+        _, cost = self.keys.get(event.command_id, (None, 1.0))
+        for bucket in self.taken_from[event.lane]:
+            bucket.take(Fraction(cost), Fraction(event.at))
+            assert bucket.level > -1e-6, f"there was no token for {event}"
+
+    def on_CommandBoosted(self, event: events.CommandBoosted) -> None:
+        life = self.lives[event.command_id]
+        assert life.command.state in WAITING
+        assert event.base == life.command.lane.priority
+        assert event.priority == self.queue.level(life.command)
+        boost = life.command.lane.boost
+        assert boost is not None
+        if not boost.every:
+            assert event.priority != life.level, "told twice"
+        life.level = event.priority
 
     def on_CommandRetry(self, event: events.CommandRetry) -> None:
         life = self.move(event, State.BACKOFF)
@@ -144,7 +212,7 @@ class Walk:
     def on_CommandEnded(self, event: events.CommandEnded) -> None:
         state = ENDINGS[type(event)]
         life = self.move(event, state)
-        if life.deadline is not None and life.command.state in WAITING:
+        if life.deadline is not None and life.command.state in WAITING and self.expires[event.lane]:
             assert event.at <= life.submitted_at + life.deadline + 1e-6, "it waited beyond its deadline"
         self.check_wait(event.wait_by_cause, event.wait_seconds, life)
         assert event.run_seconds == pytest.approx(life.command.ran, abs=1e-6)
@@ -155,9 +223,12 @@ class Walk:
         if state in {State.FAILED, State.TIMED_OUT, State.EXPIRED}:
             self.expected.append((events.CommandDeadLettered, event.command_id))
 
-    @staticmethod
-    def check_wait(wait: WaitByCause, seconds: float, life: Life) -> None:
-        assert wait.as_dict() == pytest.approx(life.command.waits, abs=1e-6)
+    def check_wait(self, wait: WaitByCause, seconds: float, life: Life) -> None:
+        waits = life.command.waits
+        if any(lane.limited or lane.fair for lane in self.queue.lanes.values()):  # the model cannot tell why
+            assert wait.total == pytest.approx(sum(waits.values()), abs=1e-6)
+            waits = waits | {cause: getattr(wait, cause) for cause in BLOCKS}
+        assert wait.as_dict() == pytest.approx(waits, abs=1e-6)
         assert wait.total == pytest.approx(seconds, abs=1e-9)
 
     def on_CommandCancelRequested(self, event: events.CommandCancelRequested) -> None:
@@ -208,6 +279,9 @@ class Walk:
         lane.minimum = int(changes.get("min_concurrency", lane.minimum))
         lane.maximum = int(changes.get("max_concurrency", lane.maximum))
         lane.priority = int(changes.get("priority", lane.priority))
+        for life in self.lives.values():
+            if life.command.lane is lane and life.command.state is State.READY:
+                life.level = self.queue.level(life.command)
 
     def on_LanePressure(self, event: events.LanePressure) -> None:
         assert event.lane not in self.pressed

@@ -86,6 +86,16 @@ def test_asking_each_millisecond_costs_nothing() -> None:
     assert granted == 5 + 299
 
 
+@pytest.mark.parametrize("limiter", [TokenBucket(1.0, 5.0, 0.0), SlidingWindow(5.0, 10.0, 0.0)])
+def test_asking_what_is_left_changes_nothing_so_that_any_thread_may(limiter: TokenBucket | SlidingWindow) -> None:
+    """Also where what was taken has left meanwhile: another thread that lets it go as well would count it twice."""
+    for at in range(5):
+        limiter.take(1.0, float(at))
+    before = {name: copy.copy(getattr(limiter, name)) for name in type(limiter).__slots__}
+    assert [limiter.left(now) for now in (13.0, 11.0, 1000.0)][2] == 5.0
+    assert {name: getattr(limiter, name) for name in type(limiter).__slots__} == before
+
+
 def test_asking_for_what_never_starts_takes_nothing() -> None:
     bucket, window = TokenBucket(10.0, 1.0, 0.0), SlidingWindow(1.0, 0.1, 0.0)
     for limiter in (bucket, window):

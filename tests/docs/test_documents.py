@@ -44,9 +44,9 @@ def test_the_generated_parts_are_fresh(path: Path) -> None:
 
 
 def test_a_stale_part_is_noticed_and_rewritten() -> None:
-    text = "before\n<!-- generated: wait-causes -->\nold\n<!-- /generated -->\nafter\n"
+    text = "before\n<!-- generated: wait-causes -->\nstale words\n<!-- /generated -->\nafter\n"
     fresh = generate.refresh(text)
-    assert "old" not in fresh
+    assert "stale words" not in fresh
     assert fresh.startswith("before\n<!-- generated: wait-causes -->\n| Cause |")
     assert fresh.endswith("\n<!-- /generated -->\nafter\n")
     assert generate.refresh(fresh) == fresh

@@ -107,9 +107,9 @@ class Intake:
         home = self.find_lane(lane, work)
         options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
+        part = home.assign(type_name(named), options.partition_key) if home.config.partitions is not None else None
         if runs_once(named):
             take_once(named, retries=(options.retry or home.config.retry).max_retries)
-        part = home.assign(type_name(named), options.partition_key) if home.config.partitions is not None else None
         return Draft(home, named, call, args, options, part=part)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:

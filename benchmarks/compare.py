@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PACKAGES: Final = (
-    "lane-obs", "uvloop", "aiojobs", "a3s-lane", "structlog", "prometheus-client", "opentelemetry-sdk", "rotel",
+    "lane-obs", "uvloop", "aiojobs", "aiolimiter", "a3s-lane", "structlog", "prometheus-client", "opentelemetry-sdk",
+    "rotel",
 )  # fmt: skip
 _WIDTH: Final = 160
 

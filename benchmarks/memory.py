@@ -2,24 +2,29 @@
 
 usage: python -m benchmarks.memory KIND COUNT METHOD
 
-KIND is `lane_obs` (commands that wait in one lane) or `semaphore` (tasks that wait for an `asyncio.Semaphore`).
+KIND is `lane_obs` (commands that wait in one lane), a name of `benchmarks.features` (likewise, with that on), or
+`semaphore` (tasks that wait for an `asyncio.Semaphore`).
 METHOD is `rss` (growth of the process's resident memory) or `tracemalloc` (memory that Python asked for). The
-commands share one function, so nothing of the caller's own is in the figure; nobody holds the handles either.
+commands share one function and what they say at submit is made before, so nothing of the caller's own is in the figure;
+nobody holds the handles either.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import os
 import subprocess
 import sys
 import tracemalloc
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.features import FEATURES, PLAIN, Feature
 from benchmarks.workload import LANE, no_op, runner
-from lane_obs import LaneConfig, QueueManager
+from lane_obs import QueueManager
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,15 +52,16 @@ def traced() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-async def lane_obs_growth(count: int, read: Callable[[], int]) -> int:
+async def lane_obs_growth(count: int, read: Callable[[], int], feature: Feature = PLAIN) -> int:
     """Growth of what `read` reads while `count` commands come to wait in a lane of a started queue."""
-    manager = QueueManager({LANE: LaneConfig(0, 1)})
+    options = [feature.options(number) for number in range(count)] if feature is not PLAIN else repeat({}, count)
+    manager = QueueManager({LANE: feature.lane(1)})
     await manager.start()
     manager.pause(LANE)
     gc.collect()
     before = read()
-    for _ in range(count):
-        manager.submit_nowait(LANE, no_op)
+    for given in options:
+        manager.submit_nowait(LANE, no_op, **given)
     await asyncio.sleep(0)
     gc.collect()
     return read() - before
@@ -85,7 +91,8 @@ def main(kind: str, count: int, method: str) -> float:
     """Measures in this process and returns bytes for each command."""
     if method == "tracemalloc":
         tracemalloc.start()
-    growth = lane_obs_growth if kind == "lane_obs" else semaphore_growth
+    of_lane = functools.partial(lane_obs_growth, feature=FEATURES.get(kind, PLAIN))
+    growth = semaphore_growth if kind == "semaphore" else of_lane
     with runner("asyncio") as made:
         return made.run(growth(count, resident if method == "rss" else traced)) / count
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashboards import policies
 from dashboards.board import Row, render
 from dashboards.links import LANE
 from dashboards.panels import (
@@ -36,8 +37,8 @@ _OPT_IN = "Only where the metrics are told to tell command types apart (command_
 def text(rules: Levels) -> str:
     """The dashboard as JSON, with the levels of these rules."""
     about = "One lane, or several: why commands wait, how the slots are used, how commands end and what they cost."
-    rows = [_now(rules), _waiting(rules), _backlog(rules), _slots(rules), _outcomes(rules), _run_time()]
-    rows += [_dead_letters(rules), *_objectives(rules)]
+    rows = [_now(rules), _waiting(rules), _backlog(rules), _slots(rules), policies.row(), _outcomes(rules)]
+    rows += [_run_time(), _dead_letters(rules), *_objectives(rules)]
     return render(LANE, "lane_obs / Lane", about, "10s", rows)
 
 
@@ -93,7 +94,8 @@ def _waiting(rules: Levels) -> Row:
             Words(
                 "Wait by cause",
                 "Time in which the lane had ready work and could not start it, as a share of all time: no free slot, a "
-                "more important lane, or a pause. 100 % is one instance blocked all the time.",
+                "more important lane, a pause, a rate limit, or commands of the same partitions. 100 % is one instance "
+                "blocked all the time.",
             ),
             Query(rate(c.BLOCKED, "lane", "cause"), "{{lane}} {{cause}}"),
             unit=RATIO,

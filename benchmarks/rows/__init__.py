@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.rows import durable, durable_queue, idle, lanes, monitor, pending, telemetry, throughput, urgent
+from benchmarks.rows import durable, durable_queue, idle, lanes, monitor, pending, scale, telemetry, throughput, urgent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,6 +17,7 @@ ROWS: Final[dict[str, Callable[[Sizes], Iterator[Figure]]]] = {
     "urgent": urgent.figures,
     "pending": pending.figures,
     "lanes": lanes.figures,
+    "scale": scale.figures,
     "storage": durable.figures,
     "durable": durable_queue.figures,
     "monitor": monitor.figures,

@@ -27,10 +27,8 @@ from lane_obs.cli.folder import (
     shown,
     shown_lines,
     stdout,
-    to_time,
 )
-from lane_obs.cli.letters import Pick, Requeue, pick, purge
-from lane_obs.errors import ConfigError
+from lane_obs.cli.letters import Pick, Requeue, pick, purge, to_filter, which
 from lane_obs.storage import LetterFilter
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ def list_command(
     """
     console = stdout()
     with complaining():
-        meant = _filter(lane, command_type, since, until)
+        meant = to_filter(lane, command_type, since, until)
 
     async def main() -> int:
         async with opened(folder) as storage:
@@ -129,6 +127,7 @@ def requeue_command(
     since: _Since = None,
     until: _Until = None,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Store commands of dead letters again. They run at the next start of the queue, with their attempts at zero.
 
@@ -136,21 +135,24 @@ def requeue_command(
     """
     console = stdout()
     with complaining():
-        meant = _meant(ids, every, _filter(lane, command_type, since, until))
+        meant = which(ids, every, to_filter(lane, command_type, since, until))
 
     async def main() -> int:
         async with opened(folder, change=True) as storage:
-            found = await pick(storage, meant)
-            if not _goes_on(found, meant, f"Requeue {count(len(found.letters), 'dead letter')} of {folder}?", yes=yes):
-                return NOTHING
-            job = Requeue(storage, now())
+            found, job = await pick(storage, meant), Requeue(storage, now())
+            goes_on = _goes_on(found, meant, f"Requeue {_letters(len(found.letters))} of {folder}?", yes=yes)
             try:
-                await job.run(found)
+                if goes_on:
+                    await job.run(found)
             finally:
-                _print_count(console, f"requeued {count(job.done, 'dead letter')}")
+                if json:
+                    refused = [{"id": id_, "reason": reason} for id_, reason in job.refused]
+                    print_json(console, {"requeued": job.done, "missing": found.missing, "refused": refused})
+                elif goes_on:
+                    _print_line(console, f"requeued {_letters(job.done)}")
         for id_, reason in job.refused:
             complain(f"{id_!r} stays: {reason}")
-        return NOTHING if found.missing or job.refused else 0
+        return 0 if goes_on and not found.missing and not job.refused else NOTHING
 
     run(console, main())
 
@@ -166,6 +168,7 @@ def purge_command(
     since: _Since = None,
     until: _Until = None,
     yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Forget dead letters, for good.
 
@@ -173,44 +176,24 @@ def purge_command(
     """
     console = stdout()
     with complaining():
-        meant = _meant(ids, every, _filter(lane, command_type, since, until))
+        meant = which(ids, every, to_filter(lane, command_type, since, until))
 
     async def main() -> int:
         async with opened(folder, change=True) as storage:
             found = await pick(storage, meant)
-            if not _goes_on(found, meant, f"Forget {count(len(found.letters), 'dead letter')} of {folder}?", yes=yes):
-                return NOTHING
-            await purge(storage, found)
-        _print_count(console, f"purged {count(len(found.letters), 'dead letter')}")
-        return NOTHING if found.missing else 0
+            goes_on = _goes_on(found, meant, f"Forget {_letters(len(found.letters))} of {folder}?", yes=yes)
+            if goes_on:
+                await purge(storage, found)
+        if json:
+            print_json(console, {"purged": len(found.letters) if goes_on else 0, "missing": found.missing})
+        elif goes_on:
+            _print_line(console, f"purged {_letters(len(found.letters))}")
+        return 0 if goes_on and not found.missing else NOTHING
 
     run(console, main())
 
 
 # --- which ------------------------------------------------------------------------------------------------------
-
-
-def _filter(lane: str | None, command_type: str | None, since: str | None, until: str | None) -> LetterFilter:
-    moment = now()
-    return LetterFilter(
-        lane=lane,
-        command_type=command_type,
-        since=to_time("--since", since, moment),
-        until=to_time("--until", until, moment),
-    )
-
-
-def _meant(ids: list[str] | None, every: bool, meant: LetterFilter) -> list[str] | LetterFilter:  # noqa: FBT001
-    """Either ids or a filter.
-
-    Raises:
-        ConfigError: both or neither were given.
-    """
-    if every == bool(ids):
-        raise ConfigError("ID", ids or None, "give ids of dead letters, or --all, with filters or without")
-    if ids and meant != LetterFilter():
-        raise ConfigError("ID", ids, "filters go with --all, not with ids")
-    return list(dict.fromkeys(ids)) if ids else meant
 
 
 def _goes_on(found: Pick, meant: list[str] | LetterFilter, question: str, *, yes: bool) -> bool:
@@ -226,7 +209,11 @@ def _goes_on(found: Pick, meant: list[str] | LetterFilter, question: str, *, yes
 # --- what is shown ----------------------------------------------------------------------------------------------
 
 
-def _print_count(console: PipeConsole, text: str) -> None:
+def _letters(number: int) -> str:
+    return count(number, "dead letter")
+
+
+def _print_line(console: PipeConsole, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
+from lane_obs.cli.folder import now, to_time
+from lane_obs.errors import ConfigError
 from lane_obs.storage import LetterFilter, RemoveLetter, Save, StoredCommand
 
 if TYPE_CHECKING:
@@ -35,6 +37,34 @@ class Pick(NamedTuple):
 
     letters: list[Name]
     missing: list[str]
+
+
+def to_filter(lane: str | None, command_type: str | None, since: str | None, until: str | None) -> LetterFilter:
+    """Options as a filter.
+
+    Raises:
+        ConfigError: a time is none.
+    """
+    moment = now()
+    return LetterFilter(
+        lane=lane,
+        command_type=command_type,
+        since=to_time("--since", since, moment),
+        until=to_time("--until", until, moment),
+    )
+
+
+def which(ids: list[str] | None, every: bool, meant: LetterFilter) -> list[str] | LetterFilter:  # noqa: FBT001
+    """Either ids or a filter.
+
+    Raises:
+        ConfigError: both or neither were given.
+    """
+    if every == bool(ids):
+        raise ConfigError("ID", ids or None, "give ids of dead letters, or --all, with filters or without")
+    if ids and meant != LetterFilter():
+        raise ConfigError("ID", ids, "filters go with --all, not with ids")
+    return list(dict.fromkeys(ids)) if ids else meant
 
 
 async def pick(storage: LocalStorage, meant: Sequence[str] | LetterFilter) -> Pick:

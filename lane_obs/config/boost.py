@@ -122,6 +122,13 @@ class PriorityBoost:
         Returns:
             The effective priority, and the age of its next change; infinity once it has fallen as far as it may.
         """
+        if self.every is None:  # nearly always asked for at a submit
+            whole: float | None = self.deadline if deadline is None else deadline  # type: ignore[assignment]
+            if whole is None or self.floor >= priority:
+                return priority, math.inf
+            due = whole * (1 - self.steps[0][0])
+            if age + _SLACK < due:
+                return priority, due
         boost, change = self.at(age, deadline)
         level = priority - boost
         lowest = self.floor if self.floor < priority else priority  # `min` takes longer

@@ -108,10 +108,10 @@ class Partitions:
             InvalidCommand: the function failed, or gave something that is no partition.
         """
         kind, count = self.kind, self.count
-        if kind is PartitionKind.ROUND_ROBIN:
+        if kind is _ROUND_ROBIN:
             assert count is not None
             return turn % count
-        if kind is PartitionKind.CUSTOM:
+        if kind is _CUSTOM:
             return self._ask(command_type, key)
         if key is None or count is None:
             return key
@@ -122,6 +122,7 @@ class Partitions:
         try:
             part = self.function(command_type, key)
             hash(part)
+            str(part)  # its name in metrics and spans
         except Exception as error:
             text = f"{type(error).__name__}: {error_text(error)}"
             raise InvalidCommand(f"no partition for a command {command_type!r} with key {key!r}: {text}") from error
@@ -141,6 +142,7 @@ def _check_function(function: object) -> None:
         raise ConfigError("partitions.function", function, "give a plain function of a command's type and key")
 
 
+_ROUND_ROBIN, _CUSTOM = PartitionKind.ROUND_ROBIN, PartitionKind.CUSTOM
 _TABLE_KINDS = tuple(str(kind) for kind in PartitionKind if kind is not PartitionKind.CUSTOM)
 
 

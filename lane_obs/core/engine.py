@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lane_obs.core import timer
-from lane_obs.core.gate import Gate, Gates
+from lane_obs.core.gate import Gates
 from lane_obs.core.lane import Lane
-from lane_obs.core.limit import make_limiter
 from lane_obs.core.order import Order
-from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.removed import Removed
 from lane_obs.core.schedule import Schedule
 from lane_obs.core.state import TRANSITIONS, State
@@ -19,7 +16,7 @@ from lane_obs.errors import InternalError, UnknownLane
 from lane_obs.events import WaitByCause
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.core.record import Record
@@ -44,14 +41,10 @@ class Engine:
         timers: due times of commands, and of what the engine itself waits for.
         gates: the rate limits at work.
         order: the lanes whose order is not that of submits.
-        on_throttled: called with a lane that a rate limit begins to hold back, the seconds that it has to wait, and
-            the time.
-        on_unthrottled: called with a lane that was held back and has no ready work any more, and the time.
     """
 
     __slots__ = (
-        "_contention", "_limits", "_schedule", "_shared", "gates", "lanes", "live", "on_throttled", "on_unthrottled",
-        "order", "removed", "submitted", "timers",
+        "_contention", "_schedule", "gates", "lanes", "live", "order", "removed", "submitted", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -65,12 +58,9 @@ class Engine:
         self._contention = Contention(now)
         self._schedule = Schedule(max_concurrency, self._contention)
         self.timers = Timers()
-        self.on_throttled: Callable[[Lane, float, float], None] = lambda _lane, _seconds, _now: None
-        self.on_unthrottled: Callable[[Lane, float], None] = lambda _lane, _now: None
-        self.gates = Gates(self._schedule, self.timers, lambda *throttled: self.on_throttled(*throttled))
+        self.gates = Gates(self._schedule, self.timers)
+        self.gates.for_all(rate_limits, now)
         self.order = Order(self._schedule, self.gates, self.timers)
-        self._shared: dict[str, Gate] = {}
-        self._limits = tuple(self._gate_of(limit, now) for limit in rate_limits)
         self.lanes: dict[str, Lane] = {}
         self.live = 0
         """Commands that have not ended."""
@@ -78,35 +68,6 @@ class Engine:
         self.removed = Removed()
         for name, config in lanes.items():
             self.add_lane(name, config, now)
-
-    def _set_gates(self, lane: Lane, now: float) -> None:
-        whole = {gate.limit.name for gate in self._limits} - {None}  # shared with the queue: it has those already
-        own = tuple(self._gate_of(limit, now) for limit in lane.config.rate_limits if limit.name not in whole)
-        self._drop_gates(lane)
-        lane.gates = self._limits + own
-
-    def _drop_gates(self, lane: Lane) -> None:
-        """Lets go of a lane's rate limits; those that nobody shares any more are forgotten."""
-        for gate in lane.gates[len(self._limits) :]:
-            gate.users -= 1
-            if not gate.users:
-                self.gates.forget(gate)
-                if gate.limit.name is not None:
-                    del self._shared[gate.limit.name]
-
-    def _gate_of(self, limit: RateLimit, now: float) -> Gate:
-        gate = self._shared.get(limit.name) if limit.name is not None else None
-        if gate is None:
-            gate = Gate(limit, make_limiter(limit, now))
-            if limit.name is not None:
-                self._shared[limit.name] = gate
-        gate.users += 1
-        return gate
-
-    @property
-    def shared_limits(self) -> list[RateLimit]:
-        """The rate limits that lanes share, each once."""
-        return [gate.limit for gate in self._shared.values()]
 
     @property
     def max_concurrency(self) -> int | None:
@@ -116,7 +77,7 @@ class Engine:
     def add_lane(self, name: str, config: LaneConfig, now: float) -> Lane:
         """Takes in a new lane, already checked."""
         lane = self.lanes[name] = Lane(name, config, self._contention, now)
-        self._set_gates(lane, now)
+        self.gates.attach(lane, now)
         self._schedule.add(lane, now)
         self._schedule.settle(now)  # reservations may hold the whole queue
         return lane
@@ -126,7 +87,7 @@ class Engine:
         del self.lanes[lane.name]
         self.removed.take(lane, now)
         self._schedule.remove(lane)
-        self._drop_gates(lane)
+        self.gates.detach(lane)
         self._schedule.settle(now)
         if self._contention.level_count > 2 * len(self.lanes) + _SPARE_LEVELS:
             self._forget_levels()
@@ -159,7 +120,7 @@ class Engine:
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if not lane.is_plain:
+        if lane.config.boost is not None:
             self.order.level(record, now)
         if returning:
             lane.ready.put_back(record)
@@ -169,7 +130,7 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain:
+        if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
             self.look_at(lane, now)
         elif lane.turn is None:
             self._line_up(lane, now)
@@ -203,30 +164,14 @@ class Engine:
         elif lane.turn is None:
             self._line_up(lane, now)
 
-    def on_timer(self, kind: str, about: Any, now: float) -> None:
-        """Does what is due for a lane, a gate, or the level of a command."""
-        if kind is timer.GATE:
-            self.gates.open(about, now)
-            self._schedule.settle(now)
-        elif kind is timer.AGE:
-            about.alarm = None
-            self.look_at(about, now)
-        else:
-            about.timer = None
-            self.order.boost(about, now)
-            self._schedule.settle(now)
-
     def start_next(self, now: float) -> Record | None:
         """Starts the most important command that may run, and returns it; `None` when none may."""
         schedule = self._schedule
-        while True:
-            lane = schedule.next_lane()
+        while (lane := schedule.next_lane()) is None or (lane.gates and not self.gates.admit(lane, now)):
             if lane is None:
                 schedule.settle(now)
                 if not self.gates.open_more(now):
                     return None
-            elif not lane.gates or self.gates.admit(lane, now):
-                break
         record = lane.ready.pop()
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] - 1  # as `_move` does; `pop` gives out ready commands only
@@ -237,17 +182,13 @@ class Engine:
         if not ready:
             lane.end_waiting(mark, now)
             if lane.throttled:
-                self._end_throttling(lane, now)
+                self.gates.end_throttling(lane, now)
         record.started_at = now
         record.attempt += 1
         schedule.started(lane, now)
         if not lane.is_plain:
             self.order.started(record, now)
         return record
-
-    def _end_throttling(self, lane: Lane, now: float) -> None:
-        lane.throttled = False
-        self.on_unthrottled(lane, now)
 
     def back_off(self, record: Record, now: float) -> None:
         """Ends an attempt that is tried again later."""
@@ -271,9 +212,9 @@ class Engine:
             if not lane.counts[_READY]:
                 lane.end_waiting(lane.meter.mark(now), now)
                 if lane.throttled:
-                    self._end_throttling(lane, now)
+                    self.gates.end_throttling(lane, now)
             self.look_at(lane, now)
-        elif not lane.is_plain:
+        elif lane.parted is not None:
             self.order.ended(record, now)
             self._schedule.settle(now)
 
@@ -289,7 +230,7 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self._schedule.ended(lane, now)
-        if not lane.is_plain:
+        if lane.parted is not None:
             self.order.ended(record, now)
         if self._contention.mode is not _FREE:
             self._schedule.settle(now)
@@ -322,13 +263,6 @@ class Engine:
             return record.wait
         return current if record.waited is None else record.waited + current
 
-    def oldest(self, lane: Lane) -> Record | None:
-        """The ready command that came first; `None` when none is ready.
-
-        In a lane that has an order of its own it is the one that is ready for the longest time.
-        """
-        return lane.ready.peek() if isinstance(lane.ready, ReadyQueue) else lane.ready.oldest()
-
     def set_paused(self, lane: Lane, now: float, *, paused: bool) -> bool:
         """Pauses or resumes a lane; tells whether that changed anything."""
         if lane.paused is paused:
@@ -345,7 +279,7 @@ class Engine:
         self.gates.leave(lane, now)
         lane.apply(config)
         if config.rate_limit != limits:
-            self._set_gates(lane, now)
+            self.gates.attach(lane, now)
         self._schedule.reline(lane, self.lanes.values(), now)
         self.order.relevel(lane, now)
         self.look_at(lane, now)

@@ -50,10 +50,12 @@ class Lane:
         "is_open",
         "is_plain",
         "is_quick",
+        "is_usual",
         "max",
         "meter",
         "min",
         "name",
+        "parted",
         "paused",
         "priority",
         "ready",
@@ -67,6 +69,8 @@ class Lane:
         self.name = name
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.ready: Ready = _order_of(config)
+        # The same, in a lane with partitions.
+        self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
         self._blocked = [0.0] * len(BLOCKS)
@@ -87,10 +91,9 @@ class Lane:
         """Whether a rate limit has held it back since it last had no ready work."""
         self.alarm: Entry | None = None
         """When the priority of its head rises by age."""
-        self._rounds = 0
+        self.served = self._rounds = 0
         self.is_open = True
         """Whether it takes commands. It does not while it is being removed."""
-        self.served = 0
         self.turn: Turn | None = None
         self.apply(config)
         self.meter = LaneMeter(contention, now, self.priority, Access.RESERVED)
@@ -102,6 +105,8 @@ class Lane:
         self.max: int = config.max_concurrency
         self.priority = config.priority
         """That of its head, where it boosts."""
+        self.is_usual = config.partitions is None and (config.boost is None or config.boost.deadline is None)
+        """Whether a command that says nothing of itself needs nothing from its lane."""
         self.is_plain = config.boost is None and config.partitions is None
         """Whether its order is that of submits, and its priority always the same."""
         self.set_quick()
@@ -109,7 +114,7 @@ class Lane:
     def set_quick(self) -> None:
         """Works out whether a command can enter it without more ado: after each change of what that depends on."""
         bound = self.config.max_pending
-        self.is_quick = self.is_plain and self.is_open and not self.is_durable and bound is None
+        self.is_quick = self.is_open and not self.is_durable and bound is None
 
     def assign(self, command_type: str, key: str | None) -> Hashable:
         """The partition of a new command; `None` for none.
@@ -164,26 +169,33 @@ class Lane:
                 continue
         return None
 
+    def oldest(self) -> Record | None:
+        """The ready command that came first; `None` when none is ready.
+
+        In a lane that has an order of its own it is the one that is ready for the longest time.
+        """
+        return self.ready.peek() if isinstance(self.ready, ReadyQueue) else self.ready.oldest()
+
     @property
     def held(self) -> int:
         """Ready commands that are behind others of their partitions."""
-        return self.ready.held if isinstance(self.ready, PartitionedQueue) else 0
+        return 0 if self.parted is None else self.parted.held
 
     @property
     def partitions(self) -> int | None:
         """Partitions with live commands; `None` in a lane without partitions."""
-        return len(self.ready.parts) if isinstance(self.ready, PartitionedQueue) else None
+        return None if self.parted is None else len(self.parted.parts)
 
     def largest_partitions(self) -> dict[str, int]:
         """Ready commands of the partitions that have most of them. From any thread."""
-        if not isinstance(self.ready, PartitionedQueue) or len(self.ready.parts) > _MOST_PARTITIONS:
+        if self.parted is None or len(self.parted.parts) > _MOST_PARTITIONS:
             return {}
-        depths = ((waiting, str(name)) for name, waiting, _running in self.ready.list_parts())
+        depths = ((waiting, str(name)) for name, waiting, _running in self.parted.list_parts())
         return {name: waiting for waiting, name in nlargest(_SHOWN_PARTITIONS, depths)}
 
     def is_held(self, record: Record) -> bool:
         """Whether a ready command is behind another of its partition."""
-        return isinstance(self.ready, PartitionedQueue) and self.ready.is_held(record)
+        return self.parted is not None and self.parted.is_held(record)
 
     @property
     def pending(self) -> int:
@@ -204,7 +216,8 @@ def _order_of(config: LaneConfig) -> Ready:
     """An empty order of ready commands, as a lane's policies say."""
     partitions = config.partitions
     # Commands of one lane age alike, so that age alone never changes their order.
-    heads = ReadyQueue() if config.boost is None or config.boost.is_ageing else BoostedQueue()
+    keeps_order = config.boost is None or config.boost.is_ageing
+    heads = ReadyQueue(is_dated=partitions is None) if keeps_order else BoostedQueue()
     if partitions is None:
         return heads
     return PartitionedQueue(FairQueue() if partitions.fair else heads)

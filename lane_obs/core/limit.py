@@ -61,13 +61,25 @@ class TokenBucket:
     def take(self, cost: float, now: float) -> None:
         """Takes `cost`, whether it is due or not."""
         # Idle time below the resolution is none: else each start would drop the rounding of its time.
+        parts = _PARTS if cost == 1.0 else round(cost * _PARTS)
+        dips = self._dips
         if now - self._full_at >= _SAME:
             self._origin = now
-            self._taken = 0
-            self._dips.clear()
-        else:
+            self._taken = parts
+            if dips:
+                dips.clear()
+            self._full_at = now + parts / _PARTS / self.rate
+            return
+        if not dips or dips[-1][0] != now:  # the first of an instant has noted it
             self._note(now)
-        self._change(_parts(cost))
+        self._change(parts)
+
+    def try_take(self, cost: float, now: float) -> bool:
+        """Takes `cost` if it is due; whether it was."""
+        if cost > self.most or (self._full_at - (self.most - cost) / self.rate - now >= _SAME and cost):
+            return False
+        self.take(cost, now)
+        return True
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`.
@@ -103,7 +115,8 @@ class TokenBucket:
 
     def _change(self, more: int) -> None:
         self._taken += more
-        self._full_at = self._origin + (self._taken / _PARTS - self._run_over()) / self.rate
+        low = self._dips[0][1] if self._dips else 0.0
+        self._full_at = self._origin + (self._taken / _PARTS - (low if low < 0 else 0.0)) / self.rate
 
     def _run_over(self) -> float:
         return min(self._dips[0][1], 0.0) if self._dips else 0.0
@@ -146,6 +159,7 @@ class SlidingWindow:
         "_joined_at",
         "_made_at",
         "_many",
+        "_most_parts",
         "_times",
         "most",
         "seconds",
@@ -155,6 +169,7 @@ class SlidingWindow:
         self.most = amount
         """The largest cost that one command may have."""
         self.seconds = seconds
+        self._most_parts = _parts(amount)
         self._made_at = now
         self._many = max(math.ceil(amount), _MOST_ENTRIES)
         # Entries by time; those before `_first` have left.
@@ -171,7 +186,7 @@ class SlidingWindow:
         if cost > self.most:
             return math.inf
         self._let_go(now)
-        over = self._held + _parts(cost) - _parts(self.most)
+        over = self._held + _parts(cost) - self._most_parts
         if over <= 0 or not cost:
             return now
         if cost != self._asked:
@@ -185,15 +200,32 @@ class SlidingWindow:
     def take(self, cost: float, now: float) -> None:
         """Takes `cost`, whether it is due or not."""
         self._let_go(now)
+        self._take(_parts(cost), now)
+
+    def try_take(self, cost: float, now: float) -> bool:
+        """Takes `cost` if it is due; whether it was."""
+        self._let_go(now)
+        parts = _PARTS if cost == 1.0 else round(cost * _PARTS)
+        if cost > self.most or (self._held + parts > self._most_parts and cost):
+            return False
+        self._take(parts, now)
+        return True
+
+    def _take(self, parts: int, now: float) -> None:
         times = self._times
-        crowded = len(times) - self._first >= self._many and now - self._joined_at < self.seconds / self._many
-        if self._first < len(times) and (crowded or times[-1] == now):
+        if self._first < len(times) and (times[-1] == now or self._is_crowded(now)):
             times[-1] = now
+            self._amounts[-1] += parts
         else:
             times.append(now)
-            self._amounts.append(0)
+            self._amounts.append(parts)
             self._joined_at = now
-        self._change(-1, _parts(cost))
+        self._held += parts
+        self._asked = -1.0
+
+    def _is_crowded(self, now: float) -> bool:
+        crowded = len(self._times) - self._first >= self._many
+        return crowded and now - self._joined_at < self.seconds / self._many
 
     def settle(self, taken: float, true_cost: float, taken_at: float, now: float) -> None:
         """Corrects a take of `taken` at `taken_at`, as if it had been of `true_cost`; no matter once that has left.

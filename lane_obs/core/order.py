@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
-from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
-from lane_obs.core.wait import between
-from lane_obs.events import NO_WAIT, WaitByCause
+from lane_obs.core.state import State
+from lane_obs.core.wait import Access, between
+from lane_obs.events import WaitByCause
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from lane_obs.config import PriorityBoost
     from lane_obs.core.gate import Gates
     from lane_obs.core.lane import Lane
+    from lane_obs.core.partition import PartitionedQueue
     from lane_obs.core.record import Record
     from lane_obs.core.schedule import Schedule
     from lane_obs.core.timer import Timers
 
+_READY = State.READY
+_KEYED = Access.KEYED
 _NEVER: Final = math.inf
 
 
@@ -69,6 +73,25 @@ class Order:
             self.on_boosted(record, now)
             self.look_at(lane, now)
 
+    @staticmethod
+    def goes_next(record: Record, lane: Lane) -> bool:
+        """Whether a new command goes next, ahead of others that wait in its lane, in a way that matters to it."""
+        if lane.meter.access is _KEYED or lane.gate is not None:
+            return lane.ready.peek() is record
+        return lane.config.boost is not None and record.level < lane.priority
+
+    def on_timer(self, kind: str, about: Any, now: float) -> None:
+        """Does what is due: for a gate, for the head of a lane that ages, or for the level of a command."""
+        if kind is timer.GATE:
+            self._gates.open(about, now)
+        elif kind is timer.AGE:
+            about.alarm = None
+            self.look_at(about, now)
+        else:
+            about.timer = None
+            self.boost(about, now)
+        self._schedule.settle(now)
+
     def relevel(self, lane: Lane, now: float) -> None:
         """Works the levels of a lane's ready commands out anew: its priority has changed."""
         boost, ready = lane.config.boost, lane.ready
@@ -94,41 +117,66 @@ class Order:
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
-        self.forget_timer(record)
-        self.look_at(record.home, now)
+        lane: Lane = record.home
+        if record.timer is not None:
+            self.forget_timer(record)
+        if lane.config.boost is not None and self._may_rise(lane, now):
+            self.look_at(lane, now)
+        elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:
+            self._schedule.update(lane, now)
+
+    @staticmethod
+    def _may_rise(lane: Lane, now: float) -> bool:
+        """Whether the priority of a lane may be another one, now that its head has started."""
+        priority, alarm, head = lane.config.priority, lane.alarm, lane.ready.peek()
+        if alarm is None or head is None:
+            return lane.priority != (priority if head is None else head.level) or alarm is not None
+        if lane.priority != priority or alarm[0] <= now + INSTANT:
+            return True
+        head.level = priority  # it ages, and who was behind a head that has not risen yet is younger
+        return False
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
-        ready = record.home.ready
-        if isinstance(ready, PartitionedQueue) and record.attempt:
-            ready.ended(record)
-            self.look_at(record.home, now)
+        lane: Lane = record.home
+        assert lane.parted is not None
+        if not record.attempt or not lane.parted.ended(record):
+            return
+        if lane.config.boost is None and lane.gate is None and lane.meter.access is not _KEYED:
+            self._note_moves(lane.parted, now)  # one more, where some were: what goes next does not matter to others
+        else:
+            self.look_at(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Brings a lane's place in the schedule up to date with its order."""
-        ready = lane.ready
-        if isinstance(ready, PartitionedQueue):
-            for record in ready.take_held_back():
-                assert record.ready_mark is not None
-                waited = between(record.ready_mark, record.since, lane.meter.mark(now), now)
-                record.waited = (record.waited or NO_WAIT) + waited
-                record.since = now
-            for record in ready.take_lined_up():
-                record.waited = (record.waited or NO_WAIT) + WaitByCause(partition=now - record.since)
-                record.since = now
-                record.ready_mark = lane.meter.mark(now)
-        self._gates.recheck(lane, now)
-        priority = self._priority(lane, now)
+        if lane.parted is not None:
+            self._note_moves(lane.parted, now)
+        if lane.gate is not None:
+            self._gates.recheck(lane, now)
+        boost = lane.config.boost
+        priority = lane.priority if boost is None else self._priority(lane, boost, now)
         if priority != lane.priority:
             self._schedule.relevel(lane, priority, now)
             self._gates.leave(lane, now)
         else:
             self._schedule.update(lane, now)
 
-    def _priority(self, lane: Lane, now: float) -> int:
-        boost = lane.config.boost
-        head = lane.ready.peek() if boost is not None else None
-        if head is None or boost is None:
+    @staticmethod
+    def _note_moves(parted: PartitionedQueue, now: float) -> None:
+        for record in parted.take_held_back():
+            assert record.ready_mark is not None
+            waited = between(record.ready_mark, record.since, record.home.meter.mark(now), now)
+            record.waited = waited if record.waited is None else record.waited + waited
+            record.since = now
+        for record in parted.take_lined_up():
+            held = WaitByCause(partition=now - record.since)
+            record.waited = held if record.waited is None else record.waited + held
+            record.since = now
+            record.ready_mark = record.home.meter.mark(now)
+
+    def _priority(self, lane: Lane, boost: PriorityBoost, now: float) -> int:
+        head = lane.ready.peek()
+        if head is None:
             self._set_alarm(lane, _NEVER)
             return lane.config.priority
         if boost.is_ageing:

@@ -54,6 +54,10 @@ class _Behind(msgspec.Struct, eq=False):
     def __len__(self) -> int:
         return len(self.fresh) - self.first + len(self.returned) - self.gone
 
+    def is_empty(self) -> bool:
+        """Whether nothing is inside, not even what has ended."""
+        return self.first == len(self.fresh) and not self.returned
+
     def put_back(self, record: Record) -> None:
         """Puts in a command with any number."""
         heappush(self.returned, (record.seq, id(record), record))
@@ -206,27 +210,25 @@ class PartitionedQueue:
                 self._displaced.discard(record)
                 self._order.forget(record)
 
-    def ended(self, record: Record) -> None:
-        """Notes that a command has ended while it was not inside. If it had its partition, the next one gets that."""
+    def ended(self, record: Record) -> bool:
+        """Notes that a command has ended while it was not inside; whether another one has got its partition."""
         part = self.parts.get(record.part)
-        if part is not None and part.head is record:
-            self._move_up(part)
+        if part is None or part.head is not record:
+            return False
+        if part.behind is None:
+            self._give_up(record.part)
+            return False
+        self._move_up(part)
+        return bool(self._lined_up)
 
     def _move_up(self, part: _Part) -> None:
         """Gives a partition to the next of its commands; without one, it is gone."""
-        key = part.head.part
         record = None if part.behind is None else part.behind.pop()
-        if record is None:
-            del self.parts[key]
-            if self._fair is not None:
-                self._fair.leave(key)
-            if not self.parts:  # a dict that was large gives its memory back only so
-                self.parts.clear()
-                if not self._inside:
-                    self._inside.clear()
+        if record is None or part.behind is None:
+            self._give_up(part.head.part)
             return
         part.head = record
-        if not part.behind:
+        if part.behind.is_empty():
             part.behind = None
         self.held -= 1
         if record in self._displaced:
@@ -234,6 +236,15 @@ class PartitionedQueue:
         else:
             self._order.put_back(record)
         self._lined_up.append(record)
+
+    def _give_up(self, key: Hashable) -> None:
+        del self.parts[key]
+        if self._fair is not None:
+            self._fair.leave(key)
+        if not self.parts:  # a dict that was large gives its memory back only so
+            self.parts.clear()
+            if not self._inside:
+                self._inside.clear()
 
     def changed(self, record: Record) -> None:
         """Notes that the level of a command inside has changed. It matters only for one that is lined up."""

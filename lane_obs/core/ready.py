@@ -26,11 +26,15 @@ class ReadyQueue:
     New commands come in order and go into a deque. Those that come back (a delay is over, a retry is due) take
     their old place: they go into a heap, and the lower number of the two heads is next. A command that ends while
     it waits stays inside until its turn or until half of what is inside has ended.
+
+    Args:
+        is_dated: whether `oldest_since` is asked for; `False` where the owner knows it.
     """
 
-    __slots__ = ("_fresh", "_ghosts", "_returned", "_returned_by_age", "_returns", "add")
+    __slots__ = ("_fresh", "_ghosts", "_is_dated", "_returned", "_returned_by_age", "_returns", "add")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_dated: bool = True) -> None:
+        self._is_dated = is_dated
         self._fresh: deque[Record] = deque()
         # The middle item settles ties: a command that ended here and was requeued stands inside twice.
         self._returned: list[tuple[int, int, Record]] = []
@@ -44,8 +48,9 @@ class ReadyQueue:
         """Puts in a command that takes its old place; its `since` must be set."""
         self._returns += 1
         heappush(self._returned, (record.seq, self._returns, record))
-        self._returned_by_age.append((record.since, record))
-        self._trim_ages()
+        if self._is_dated:
+            self._returned_by_age.append((record.since, record))
+            self._trim_ages()
 
     def _trim_ages(self) -> None:
         """Lets go of commands that are not ready any more, but for a few in the middle."""
@@ -58,9 +63,10 @@ class ReadyQueue:
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
         while True:
-            if self._returned_is_next():
+            if self._returned and self._returned_is_next():
                 record = heappop(self._returned)[2]
-                self._trim_ages()
+                if self._is_dated:
+                    self._trim_ages()
             else:
                 record = self._fresh.popleft()
             if record.state is _READY:
@@ -85,6 +91,10 @@ class ReadyQueue:
 
     def peek(self) -> Record | None:
         """The next command, left inside; `None` when there is none."""
+        if not self._returned and self._fresh:  # nearly always
+            head = self._fresh[0]
+            if head.state is _READY:
+                return head
         self._skip_ghosts()
         if self._returned_is_next():
             return self._returned[0][2]

@@ -185,7 +185,7 @@ class Schedule:
             return _AT_MAX
         if lane.gate is not None:
             return _LIMITED
-        if not lane.is_plain and 0 < lane.counts[_READY] <= lane.held:
+        if lane.parted is not None and 0 < lane.counts[_READY] <= lane.parted.held:
             return _KEYED
         return _RESERVED if self.limit is None or running < lane.min else _SHARED
 

@@ -67,13 +67,17 @@ CHAPTERS: Final = (
     Chapter(
         "warm_up", "Steady traffic",
         "Six lanes take what an agent sends them. One query in twenty-five and one prompt in eleven fails and is tried "
-        "again.",
+        "again. `session` has a rate limit, of which a summary takes eight times as much as the rest.",
         0.0, 6.0,
-        panels=_panels("overview", "Submits by lane", "Ends by lane"),
+        panels=(
+            *_panels("overview", "Submits by lane", "Ends by lane"),
+            *_panels("lane", "Rate limit left", "Held back"),
+        ),
     ),
     Chapter(
         "burst", "A burst of prompts",
-        "64 prompts come within half a second, and their lane runs two at a time. One passes its deadline there.",
+        "64 prompts come within half a second, and their lane runs two at a time. One passes its deadline there. "
+        "Who waits five seconds becomes more important.",
         6.0, 28.0,
         alerts=(
             _alert("LaneReadyDepthHigh", "warning", "prompt"),
@@ -83,7 +87,7 @@ CHAPTERS: Final = (
         ),
         panels=(
             *_panels("overview", "Ready by lane", "Oldest ready by lane"),
-            *_panels("lane", "Wait", "Wait by cause"),
+            *_panels("lane", "Wait", "Wait by cause", "Boosts"),
         ),
     ),
     Chapter(
@@ -94,7 +98,8 @@ CHAPTERS: Final = (
     ),
     Chapter(
         "tools", "Slow and failing tools",
-        "In `skill` half of the calls fail for good, a quarter hangs until its time-out, a quarter fails once.",
+        "In `skill` half of the calls fail for good, a quarter hangs until its time-out, a quarter fails once. "
+        "Each of four agents has one call at a time.",
         18.0, 40.0,
         alerts=(
             _alert("LaneErrorRatioHigh", "warning", "skill"),
@@ -105,7 +110,7 @@ CHAPTERS: Final = (
         ),
         panels=(
             *_panels("overview", "Error ratio by lane"),
-            *_panels("lane", "Attempts by outcome", "Time-outs", "Retry ratio", "New dead letters"),
+            *_panels("lane", "Attempts by outcome", "Time-outs", "Retry ratio", "New dead letters", "Partitions"),
         ),
     ),
     Chapter(

@@ -25,6 +25,8 @@ ALWAYS: Final = 1_000
 HUNG: Final = "hung sessions"
 STOPPED: Final = "agent 7"
 
+_AGENTS: Final = 4
+_COSTS: Final = {"summarize_history": 8.0}
 _BLOCK_SECONDS: Final = 0.5
 _FIRST: Final = 2.0
 """When traffic begins: whoever scrapes has seen zeros by then, so that no rate misses the first command."""
@@ -56,6 +58,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
         fails: so many attempts fail at their end.
         error: with what, as `TypeOfError: message`.
         deadline: seconds until it expires; `None` for never.
+        cost: what it takes of its lane's rate limit.
+        agent: for whom it is, its partition key; `None` for nobody.
         group: what it belongs to, for one that cancels the group.
         cancels: the group that it cancels at its end.
     """
@@ -68,6 +72,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     fails: int = 0
     error: str = ""
     deadline: float | None = None
+    cost: float = 1.0
+    agent: str | None = None
     group: str = ""
     cancels: str = ""
     id: str = ""
@@ -141,6 +147,8 @@ class _Stream(msgspec.Struct, frozen=True):
     error: str = ""
     quiet: tuple[tuple[str, float, float], ...] = ()
     """Chapters that bring traffic of their own, and from when to when, seconds from their start."""
+    for_agents: bool = False
+    """Each is for one of the agents, who take turns."""
 
 
 _STREAMS: Final = (
@@ -153,6 +161,7 @@ _STREAMS: Final = (
     _Stream("session", 0.5, ("load_session", "save_turn", "summarize_history"), (0.05, 0.15)),
     _Stream(
         "skill", 0.5, ("run_python", "browse_page", "send_mail"), (0.15, 0.35), quiet=(("tools", 0.0, 10.0),),
+        for_agents=True,
     ),
     _Stream(
         "prompt", 1.0, ("plan_next_step", "answer_user", "reflect"), (0.4, 0.9), (11, 0),
@@ -177,12 +186,18 @@ def _flow(stream: _Stream, rng: random.Random, chapters: set[str], seconds: floa
             yield Step(
                 at=at,
                 lane=stream.lane,
-                command_type=rng.choice(stream.types),
+                command_type=(command_type := rng.choice(stream.types)),
                 seconds=rng.uniform(*stream.seconds),
+                cost=_COSTS.get(command_type, 1.0),
+                agent=_agent(count) if stream.for_agents else None,
                 fails=ALWAYS if ever else int(once),
                 error=stream.error if once or ever else "",
             )
         at += stream.gap * rng.uniform(0.6, 1.4)
+
+
+def _agent(number: int) -> str:
+    return f"agent {number % _AGENTS + 1}"
 
 
 # --- what the chapters add --------------------------------------------------------------------------------------
@@ -219,6 +234,7 @@ def _tools(rng: random.Random, at: float) -> Iterator[Step]:
             yield Step(
                 at=at + four * 2 + place * 0.5 + rng.uniform(0.0, 0.2),
                 lane="skill",
+                agent=_agent(four * 4 + place),
                 command_type=rng.choice(("search_web", "browse_page")) if fails else "call_slow_api",
                 seconds=rng.uniform(0.1, 0.2) if fails else 60.0,
                 fails=fails,

@@ -163,7 +163,9 @@ class Demo:
         command = DemoCommand(step, self._clock, block=self._hold_up, cancel=self._cancel_group)
         self.chronicle.expect(step)
         try:
-            handle = self.manager.submit_nowait(step.lane, command, id=step.id, deadline=step.deadline)
+            handle = self.manager.submit_nowait(
+                step.lane, command, id=step.id, deadline=step.deadline, cost=step.cost, partition_key=step.agent
+            )
         except LaneFullError:
             self.chronicle.forget(step)
             return

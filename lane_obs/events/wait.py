@@ -42,7 +42,16 @@ class WaitByCause(msgspec.Struct, frozen=True, gc=False):
         return blocked + self.backoff + self.delay
 
     def __add__(self, other: WaitByCause) -> WaitByCause:
-        return WaitByCause(*(getattr(self, cause) + getattr(other, cause) for cause in CAUSES))
+        return WaitByCause(
+            self.slots + other.slots,
+            self.priority + other.priority,
+            self.pause + other.pause,
+            self.scheduler + other.scheduler,
+            self.rate_limit + other.rate_limit,
+            self.partition + other.partition,
+            self.backoff + other.backoff,
+            self.delay + other.delay,
+        )
 
     def as_dict(self) -> dict[str, float]:
         """By cause, zeros included."""

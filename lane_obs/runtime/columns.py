@@ -83,5 +83,5 @@ class Columns:
         home = self._dispatcher.engine.lanes.get(lane)
         if home is None:  # it was removed while the monitor looked
             return None
-        record: Any = next(iter(home.running), None) if running else self._dispatcher.engine.oldest(home)
+        record: Any = next(iter(home.running), None) if running else home.oldest()
         return None if record is None else record.trace

@@ -21,6 +21,7 @@ from lane_obs.errors import WrongLoop, error_text
 from lane_obs.runtime.attempt import Attempts
 from lane_obs.runtime.directory import Directory
 from lane_obs.runtime.idle import Idle
+from lane_obs.runtime.notices import Notices
 from lane_obs.runtime.options import NO_OPTIONS
 from lane_obs.runtime.stop import Stops
 from lane_obs.runtime.work import discard
@@ -76,9 +77,7 @@ class Dispatcher:
         """Called with the lane of each command that begins to back off."""
         self._on_unsuccessful = on_unsuccessful
         self.timers = engine.timers
-        engine.on_throttled = self._on_throttled
-        engine.on_unthrottled = self._on_unthrottled
-        engine.order.on_boosted = self._on_boosted
+        self._notices = Notices(self)
         self._armed: Timer | None = None
         self._armed_at = math.inf
         self._context = contextvars.Context()
@@ -137,7 +136,7 @@ class Dispatcher:
         now = self._now()
         for kind, handle in self.timers.pop_due(now + INSTANT):
             if kind in timer.OF_ENGINE:
-                self.engine.on_timer(kind, handle, now)
+                self.engine.order.on_timer(kind, handle, now)
             else:
                 self.stops.on_timer(kind, handle, now)
         if not self.is_open:
@@ -193,7 +192,8 @@ class Dispatcher:
         else:
             self.directory.add(handle)
             self.engine.submit(handle, now, delayed=options.delay > 0, returning=requeued)
-            self._set_timers(handle, now)
+            if options.delay > 0 or options.deadline is not None:
+                self._set_timers(handle, now)
         if recovered:
             return
         bus = self.bus
@@ -281,15 +281,6 @@ class Dispatcher:
             raise WrongLoop("the queue belongs to another event loop or thread; use submit_threadsafe from threads")
 
     # --- telling ------------------------------------------------------------------------------------------------
-
-    def _on_boosted(self, record: Any, now: float) -> None:
-        self.emit(events.CommandBoosted, record, now, record.home.config.priority, record.level)
-
-    def _on_throttled(self, lane: Lane, seconds: float, _now: float) -> None:
-        self.bus.emit(events.LaneThrottled, lane.name, lane.pending, seconds)
-
-    def _on_unthrottled(self, lane: Lane, _now: float) -> None:
-        self.bus.emit(events.LaneUnthrottled, lane.name, lane.pending)
 
     def emit(self, kind: Callable[..., Any], handle: CommandHandle[Any], now: float, *fields: object) -> None:
         """Appends an event about a command; does nothing when nobody listens."""

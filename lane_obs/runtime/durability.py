@@ -56,7 +56,7 @@ class Durability:
                 self.check_lane(name, config)
             return
         check_methods("storage", storage, SEVEN, "give a Storage, such as LocalStorage(path)")
-        self.journal = Journal(adapt(storage), clock, dispatcher.bus)
+        self.journal = Journal(adapt(storage, clock=clock), clock, dispatcher.bus)
         self.journal.listen(dispatcher.settle_ends)
         self._intake = intake
         self._directory = dispatcher.directory
@@ -104,11 +104,18 @@ class Durability:
         """
         if self.journal is None:
             return
-        storage = self.journal.storage
+        self.journal.opening = True
+        try:
+            await self._open(self.journal, dead_letters)
+        finally:
+            self.journal.opening = False
+
+    async def _open(self, journal: Journal, dead_letters: DeadLetterQueue) -> None:
+        storage = journal.storage
         await storage.open()
         for what in storage.cannot:
             _logger.warning("the storage %s cannot %s", type(storage).__name__, what)
-        self.journal.show()
+        journal.show()
         letters = await storage.load_dead_letters()
         old_seq = max(storage.health().last_seq, *(letter.seq for letter in letters), 0)
         self._directory.renumber(old_seq)  # what lanes in memory were given before the start

@@ -1,6 +1,7 @@
 """The way in for durable commands: they are saved first, and take their place in the lane once that is committed.
 
-All that are submitted within one turn of the loop are saved in one go.
+All that are submitted within one turn of the loop are saved in one go, and so are all that come during a save: it
+could not be done before that one anyway.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class DurableIntake:
         self._latest = 1
         """How many commands the latest save was of."""
         self._saving = 0
+        self._under_way = 0
+        """How many saves the storage works on."""
+        self._flush_is_due = False
         self._ids: set[str] = set()
         self._keys: dict[str, asyncio.Future[CommandHandle[Any]]] = {}
         self.held: list[Draft] | None = None
@@ -135,13 +139,17 @@ class DurableIntake:
         if not self._saving:
             self._settled.clear()
         self._saving += 1
-        new = self._new
-        new.append(draft)
+        self._new.append(draft)
         if self._saving == 1 == self._latest:
             self._flush()  # a lone submitter has nobody to wait for
-        elif len(new) == 1:
-            loop.call_soon(self._flush, context=self._context)
+        elif not self._under_way:
+            self._flush_soon(loop)
         return admitted
+
+    def _flush_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            loop.call_soon(self._flush, context=self._context)
 
     def _number(self, draft: Draft) -> None:
         draft.seq = seq = self._intake.next_seq()
@@ -149,16 +157,26 @@ class DurableIntake:
 
     def _flush(self) -> None:
         """Saves what was submitted since it was last called."""
+        self._flush_is_due = False
         drafts, self._new = self._new, []
         self._latest = len(drafts)
         self._store(drafts)
 
     def _store(self, drafts: Sequence[Draft]) -> None:
+        self._under_way += 1
         stored = self._journal.stored
         saved = self._journal.save([stored(draft) for draft in drafts])
         saved.add_done_callback(functools.partial(self._saved, drafts), context=self._context)
 
     def _saved(self, drafts: Sequence[Draft], saved: asyncio.Future[None]) -> None:
+        self._under_way -= 1
+        try:
+            self._take(drafts, saved)
+        finally:
+            if self._new and not self._under_way:  # with what those submit next who are told now
+                self._flush_soon(saved.get_loop())
+
+    def _take(self, drafts: Sequence[Draft], saved: asyncio.Future[None]) -> None:
         error = saved.exception()
         if error is None:
             if self.held is None:

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 
 _running_loop = asyncio._get_running_loop
 _copy_context = contextvars.copy_context
-# Shared by all commands submitted where no variable is set: attempts run in copies. It spares the garbage collector
-# one object for each command that waits.
+# Shared by all that are submitted where no variable is set: attempts run in copies. It spares one object a command.
 _EMPTY = contextvars.Context()
 _NO_DRAFT = Draft(None, None, type(None), ())
 
@@ -82,15 +81,18 @@ class Intake:
         loop = _running_loop()
         if loop is None or loop is not self._dispatcher.loop:
             self.bind()
-        if options is NO_OPTIONS and is_plain_async(work) and not self.refusing:
+        if is_plain_async(work) and options.id is None and options.key is None and not self.refusing:
             # The short way, for by far the most frequent kind; `prepare` and `place` come to the same.
             try:
                 home = self._engine.lanes[lane]
             except (KeyError, TypeError):
                 home = self.find_lane(lane, work)
             if home.is_quick:
-                return self._enqueue(home, work, work, args, options)
-            if home.is_durable and home.is_plain and home.is_open:
+                if options is NO_OPTIONS and home.is_usual:
+                    return self._enqueue(home, work, work, args, options)
+                options = fitted(options, home)
+                return self._enqueue(home, work, work, args, options, part=_part_of(home, work, options))
+            if options is NO_OPTIONS and home.is_durable and home.is_plain and home.is_open:
                 return Draft(home, work, work, args)
         draft = self.prepare(lane, work, args, options)
         return self.place(draft) or draft
@@ -107,7 +109,7 @@ class Intake:
         home = self.find_lane(lane, work)
         options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
-        part = home.assign(type_name(named), options.partition_key) if home.config.partitions is not None else None
+        part = _part_of(home, named, options)
         if runs_once(named):
             take_once(named, retries=(options.retry or home.config.retry).max_retries)
         return Draft(home, named, call, args, options, part=part)
@@ -169,7 +171,8 @@ class Intake:
 
     def enqueue(self, draft: Draft, *, requeued: bool = False) -> CommandHandle[Any]:
         """Puts a draft into its lane; `requeued`: it takes the place of its number again."""
-        return self._enqueue(draft.home, draft.work, draft.call, draft.args, draft.options, draft, requeued=requeued)
+        parts = draft.home, draft.work, draft.call, draft.args, draft.options
+        return self._enqueue(*parts, draft, part=draft.part, requeued=requeued)
 
     def next_seq(self) -> int:
         """The number of the next command."""
@@ -185,6 +188,7 @@ class Intake:
         options: Options,
         draft: Draft = _NO_DRAFT,
         *,
+        part: Any = None,
         requeued: bool = False,
     ) -> CommandHandle[Any]:
         seq = draft.seq or self.next_seq()
@@ -211,10 +215,9 @@ class Intake:
             _id=draft.id,
             _durable=home.is_durable,
             _traceparent=draft.trace,
+            cost=options.cost,
+            part=part,
         )
-        if options is not NO_OPTIONS:
-            handle.cost = options.cost
-        handle.part = draft.part
         self._dispatcher.admit(handle, now, requeued=requeued)
         if home.config.pressure_threshold is not None:
             self.pressure.rise(home)
@@ -278,7 +281,7 @@ class Intake:
             return False
         drops = home.config.overflow is Overflow.DROP_OLDEST
         while self.room.is_full(home):  # more than once where retries came back above the bound
-            oldest = self._engine.oldest(home) if drops else None
+            oldest = home.oldest() if drops else None
             if oldest is None:
                 raise self.full(draft)
             assert isinstance(oldest, CommandHandle)
@@ -300,3 +303,10 @@ class Intake:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
         self.pressure.fall()
+
+
+def _part_of(home: Lane, named: Any, options: Options) -> Any:
+    partitions = home.config.partitions
+    if partitions is None:
+        return None
+    return home.assign("" if partitions.function is None else type_name(named), options.partition_key)

@@ -15,7 +15,7 @@ import msgspec
 from lane_obs import events
 from lane_obs.config import OnCrash
 from lane_obs.core.state import State
-from lane_obs.errors import error_text
+from lane_obs.errors import StorageClosed, error_text
 from lane_obs.runtime.codec import encode
 from lane_obs.runtime.options import NO_OPTIONS
 from lane_obs.runtime.outbox import Outbox, look_at
@@ -51,6 +51,8 @@ class Journal:
         self.storage = storage
         self._clock = clock
         self._bus = bus
+        self.opening = False
+        """Whether the storage is being opened."""
         self._closing = False
         self._deaths: dict[str, int] = {}
         self._careful = _CAREFUL
@@ -111,6 +113,9 @@ class Journal:
 
     def save(self, commands: list[StoredCommand]) -> asyncio.Future[None]:
         """Has commands saved in one go; done when they are committed, or have failed to be."""
+        if self.opening:  # its numbers are not known yet
+            path = self.storage.health().path
+            return _failed(StorageClosed(path or "storage", "it is being opened; submit once start() has returned"))
         self._outbox.flush()  # an id may be one that a command had which has just ended
         return self._apply([Save(command) for command in commands])
 
@@ -122,9 +127,7 @@ class Journal:
         try:
             return self.storage.apply(changes)
         except Exception as error:  # a storage may be anyone's code
-            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return failed
+            return _failed(error)
 
     @staticmethod
     def check(draft: Draft) -> None:
@@ -250,6 +253,12 @@ class Journal:
             since, self._failed_at = self._failed_at, None
             self._bus.emit(events.StorageBack, self._clock.now() - since)
             self.on_back()
+
+
+def _failed(error: Exception) -> asyncio.Future[None]:
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    failed.set_exception(error)
+    return failed
 
 
 def _plain(options: Options) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Lanes:
     def _check_shared(self, config: LaneConfig, before: Sequence[RateLimit]) -> None:
         new = [limit for limit in config.rate_limits if limit not in before]
         if new:
-            check_shared([*self._engine.shared_limits, *new])
+            check_shared([*self._engine.gates.shared, *new])
 
     # --- remove -------------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Lanes:
 
     def _cancel(self, home: Lane) -> None:
         """Cancels what is in a lane; what was told so before and still runs is left alone."""
-        while (oldest := self._engine.oldest(home)) is not None:
+        while (oldest := home.oldest()) is not None:
             self._dispatcher.stops.cancel(oldest)  # type: ignore[arg-type]  # every record it has is a handle
         running: list[Any] = list(home.running)
         waiting = [handle for handle in self._dispatcher.directory if handle.home is home] if home.pending else []

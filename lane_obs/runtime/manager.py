@@ -40,11 +40,10 @@ class QueueManager(CommandQueue):
     when the block raised.
 
     Args:
-        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage, rate_limit: as for
-            `CommandQueue`.
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage, rate_limit: of `CommandQueue`.
         observe: logs, metrics and traces in one: an `Observability`.
-        drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under
-            `lane_obs.run`, in seconds; `None` (default) waits for all work.
+        drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under `lane_obs.run`, in
+            seconds; `None` (default) waits for all work.
         close_timeout: how long `close` waits for cancelled commands to end, in seconds.
 
     Raises:
@@ -74,8 +73,7 @@ class QueueManager(CommandQueue):
             dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
             rate_limit=rate_limit,
         )  # fmt: skip
-        self._closed = False
-        self._complete = False
+        self._closed = self._complete = False
         self._closing: asyncio.Task[None] | None = None
         self._bridges: set[asyncio.Task[None]] = set()
 
@@ -185,8 +183,7 @@ class QueueManager(CommandQueue):
     async def _close(self) -> None:
         await self.shutdown()
         await self._durability.begin_close()
-        live = list(self._dispatcher.directory)
-        for handle in live:
+        for handle in (live := list(self._dispatcher.directory)):
             handle.cancel()
         abandoned = await self._end_running()
         self._dispatcher.close()

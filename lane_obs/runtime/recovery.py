@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lane_obs.runtime.journal import Journal
     from lane_obs.storage.record import StoredCommand
 
-_PAGE: Final = 500
+_PAGE: Final = 1_000
 _TURN_SECONDS: Final = 0.004
 """How long one turn of the loop is kept from others, roughly."""
 _SLICE: Final = 100
@@ -240,11 +240,12 @@ class Recovery:
             self._journal.remember(command)
         if command.state == "running":
             deaths = command.deaths + 1
-            self._journal.died(command, deaths)
+            # Its end is written in one step: stored as ready in between, it would run again after one more crash.
             if config.on_crash is OnCrash.DEAD_LETTER or deaths >= config.max_crashes:
                 text = f"the process died while command {command.id} ran, {deaths} times so far"
                 self._bury(handle, ProcessDied(text, command.id, command.lane))
                 return False
+            self._journal.died(command, deaths)
         expires = config.on_expiry is OnExpiry.EXPIRE
         if expires and command.deadline is not None and command.deadline <= self._clock.wall():
             self._bury(handle, expiry_error(handle, None), State.EXPIRED)

@@ -21,6 +21,9 @@ LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _LEVEL_OF: Final[dict[type[LaneEvent], str]] = {
     kinds.CommandCompleted: "info",
     kinds.CommandCancelled: "info",
+    kinds.LaneThrottled: "info",
+    kinds.LaneAdded: "info",
+    kinds.LaneRemoved: "info",
     kinds.AlertPending: "info",
     kinds.AlertResolved: "info",
     kinds.AlertCleared: "info",

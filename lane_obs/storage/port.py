@@ -25,6 +25,7 @@ class StorageHealth(msgspec.Struct, frozen=True, kw_only=True):
         ready: whether it takes changes.
         error: why not; `None` when it does.
         path: its folder; empty when it has none.
+        schema_version: of its file; 0 when it has none, or is not open.
         commands, letters: how many are stored.
         last_seq: the highest `seq` that was ever stored, 0 for none.
         evicted: dead letters that gave way so far.
@@ -53,6 +54,7 @@ class StorageHealth(msgspec.Struct, frozen=True, kw_only=True):
     changes: int = 0
     failures: int = 0
     file_bytes: int = 0
+    schema_version: int = 0
 
 
 @runtime_checkable

@@ -10,21 +10,15 @@ import msgspec
 
 from lane_obs.config import check_methods
 from lane_obs.errors import StorageClosed, StorageError, error_text
-from lane_obs.storage.change import (
-    AddLetter,
-    ClearCommands,
-    ClearLetters,
-    Remove,
-    RemoveLetter,
-    Save,
-    Update,
-)
+from lane_obs.storage.again import Again
+from lane_obs.storage.change import AddLetter, ClearCommands, ClearLetters, Remove, RemoveLetter, Save, Update
 from lane_obs.storage.memory import MemoryStorage
 from lane_obs.storage.port import DurableStorage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lane_obs.clock import Clock
     from lane_obs.storage.change import Change
     from lane_obs.storage.port import AnyStorage, Storage, StorageHealth
     from lane_obs.storage.record import StoredCommand, StoredDeadLetter
@@ -45,8 +39,12 @@ class _Before(NamedTuple):
     letters: dict[str, tuple[int, StoredDeadLetter]] | None
 
 
-def adapt(storage: AnyStorage) -> DurableStorage:
+def adapt(storage: AnyStorage, *, clock: Clock | None = None) -> DurableStorage:
     """Returns the storage itself when it can do all that a durable queue needs, and else makes it do.
+
+    Args:
+        storage: the storage.
+        clock: says when one that failed is tried again; default real time.
 
     Raises:
         ConfigError: it lacks one of the seven methods.
@@ -54,7 +52,7 @@ def adapt(storage: AnyStorage) -> DurableStorage:
     if isinstance(storage, DurableStorage):
         return storage
     check_methods("storage", storage, SEVEN, f"give a storage: an object with {', '.join(SEVEN)}")
-    return SevenMethods(storage)
+    return SevenMethods(storage, clock=clock)
 
 
 class SevenMethods(MemoryStorage):
@@ -62,10 +60,12 @@ class SevenMethods(MemoryStorage):
 
     It keeps a copy of all that is stored, answers from that, and brings the storage up to date after each batch of
     changes, one batch at a time. When that fails, the batch fails as `DurableStorage.apply` says, and what was kept
-    is tried again with the next batch. The storage may also have `open()` and `close()`; they are awaited then.
+    is tried again with the next batch, and by itself after 0.1 to 5 seconds, each time later than before. The storage
+    may also have `open()` and `close()`; they are awaited then.
 
     Args:
         storage: the storage.
+        clock: says when it is tried again; default real time.
 
     Attributes:
         cannot: what it cannot do, for people to read.
@@ -77,13 +77,14 @@ class SevenMethods(MemoryStorage):
         "update a stored command: it is saved again as a whole, for each attempt",
         "read commands bit by bit: all are loaded at start, and a copy of each stays in memory",
         "remove one dead letter: all are cleared and the others saved again; a crash meanwhile loses letters",
-        "work again by itself after a failure: what was kept is tried with the next change",
         "keep a second process from using it at the same time",
     )
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, clock: Clock | None = None) -> None:
         super().__init__()
         self._storage: Any = storage
+        self._again = Again(clock, self._retry)
+        self._retry_is_due = False
         self._waiting: deque[tuple[Sequence[Change], asyncio.Future[None]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._error: StorageError | None = None
@@ -122,6 +123,7 @@ class SevenMethods(MemoryStorage):
         if not self._open:
             return
         await super().close()
+        self._again.stop()
         while self._task is not None:
             await asyncio.shield(self._task)
         try:
@@ -151,12 +153,19 @@ class SevenMethods(MemoryStorage):
             future.exception()
             return future
         self._waiting.append((tuple(changes), future))
-        if self._task is None:
-            self._task = loop.create_task(self._work())
+        self._begin()
         return future
 
+    def _begin(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
     async def _work(self) -> None:
-        while self._waiting:
+        while self._waiting or self._retry_is_due:
+            if self._retry_is_due:
+                self._retry_is_due = False
+                await self._try_again()
+                continue
             changes, future = self._waiting[0]
             error = await self._store(changes)
             self._waiting.popleft()
@@ -167,6 +176,21 @@ class SevenMethods(MemoryStorage):
                     future.set_exception(error)
                     future.exception()
         self._task = None
+
+    def _retry(self) -> None:
+        self._retry_is_due = True
+        self._begin()
+
+    async def _try_again(self) -> None:
+        if self._error is None:
+            return
+        try:
+            await self._catch_up()
+        except Exception as error:
+            self._failures += 1
+            self._set_error(self._fault(error))
+        else:
+            self._set_error(None)
 
     async def _store(self, changes: Sequence[Change]) -> StorageError | None:
         refusable = any(isinstance(change, Save) for change in changes)
@@ -254,6 +278,10 @@ class SevenMethods(MemoryStorage):
     def _set_error(self, error: StorageError | None) -> None:
         changed = (error is None) != (self._error is None)
         self._error = error
+        if error is None:
+            self._again.stop()
+        elif self._open:
+            self._again.later()
         if changed and self.on_state is not None:
             self.on_state(self.health())
 

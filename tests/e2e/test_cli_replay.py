@@ -124,8 +124,56 @@ def test_a_record_has_its_fields_in_this_order(write: Callable[..., Path], tmp_p
     assert (tmp_path / "r.jsonl").read_text() == (
         '{"id":"2","lane":"query","command_type":"replay","submitted_at":0.0,"started_at":0.0,"finished_at":1.5,'
         '"outcome":"succeeded","attempts":1,"wait_seconds":0.0,"wait_by_cause":{"slots":0.0,"priority":0.0,'
-        '"pause":0.0,"scheduler":0.0,"backoff":0.0,"delay":0.0}}\n'
+        '"pause":0.0,"scheduler":0.0,"rate_limit":0.0,"partition":0.0,"backoff":0.0,"delay":0.0}}\n'
     )
+
+
+LIMITED = """
+[lanes.api]
+priority = 1
+max_concurrency = 4
+rate_limit = { per_second = 1, burst = 3 }
+
+[lanes.late]
+priority = 5
+max_concurrency = 1
+boost = { standard = 40 }
+
+[lanes.tenant]
+priority = 2
+max_concurrency = 4
+partitions = { per_key = true, fair = true }
+"""
+
+
+def test_rate_limits_boosts_and_partitions_of_a_file_decide(write: Callable[..., Path], tmp_path: Path) -> None:
+    header = "timestamp,lane,duration,deadline,cost,partition_key\n"
+    rows = (
+        "0,api,0,,2,\n0,api,0,,3,\n0,api,0,,0,\n"  # tokens for the second are there after 2 s
+        "0,late,4,,,\n0,late,1,,,\n0,late,1,6,,\n"  # the third overtakes: half of its time is over, of theirs a tenth
+        "0,tenant,2,,,a\n0,tenant,2,,,a\n0,tenant,2,,,b\n"
+    )
+    lanes = write(LIMITED, "l.toml", "")
+    done = replay(write(rows, header=header), "--virtual", "--lanes", lanes, "--records", tmp_path / "r.jsonl")
+    assert (done.returncode, done.stderr) == (0, "")
+    records = records_in(tmp_path / "r.jsonl")
+    assert [record["started_at"] for record in records] == [0.0, 2.0, 2.0, 0.0, 5.0, 4.0, 0.0, 2.0, 0.0]
+    waited = [
+        {cause: seconds for cause, seconds in record["wait_by_cause"].items() if seconds}  # type: ignore[attr-defined]
+        for record in records
+    ]
+    assert waited == [
+        {}, {"rate_limit": 2.0}, {"rate_limit": 2.0}, {}, {"slots": 5.0}, {"slots": 4.0}, {}, {"partition": 2.0}, {},
+    ]  # fmt: skip
+
+
+def test_a_cost_that_a_rate_limit_never_has_is_refused(write: Callable[..., Path]) -> None:
+    lanes = write(LIMITED, "l.toml", "")
+    trace = write("0,api,1,1\n0,api,1,3.5\n", header="timestamp,lane,duration,cost\n")
+    assert_refused(
+        replay(trace, "--virtual", "--lanes", lanes),
+        "line 3", "'cost'", "3.5", "lane 'api' never lets more than 3 through at once",
+    )  # fmt: skip
 
 
 def test_the_default_lanes_are_used_without_a_file(write: Callable[..., Path], tmp_path: Path) -> None:

@@ -59,6 +59,16 @@ max_concurrency: 8 is not allowed; give at least 9: the lanes reserve 9 slots (m
 unknown lane 'bob'; known lanes: 'control'
 lanes: ['control'], removed: 2, ran: 4
 """,
+    "llm_tokens.py": """\
+ 0.0 s anna1 starts
+ 1.0 s bert1 starts
+ 6.0 s anna2 starts
+ 8.0 s bert2 starts
+10.0 s anna3 starts
+19.0 s bert3 starts
+anna waited 16.0 s for tokens
+bert waited 28.0 s for tokens
+""",
     "own_sink.py": """\
 1 queue.closed
 3 queue.command.completed

@@ -20,8 +20,11 @@ from lane_obs import (
     LaneConfig,
     MemorySink,
     MonitorConfig,
+    Partitions,
+    PriorityBoost,
     QueueManager,
     QueueMonitor,
+    RateLimit,
     RetryPolicy,
     command,
 )
@@ -54,6 +57,15 @@ LANES = {
     "held": LaneConfig(0, 1, priority=4, durable=False),
     "late": LaneConfig(0, 4, priority=9, durable=False),
     "stored": LaneConfig(0, 1, priority=9),
+    "tenant": LaneConfig(
+        0,
+        4,
+        priority=8,
+        durable=False,
+        rate_limit=RateLimit.per_second(30, burst=5),
+        boost=PriorityBoost.ageing(0.05),
+        partitions=Partitions.per_key(),
+    ),
 }
 RULES = (
     Rule(measure="ready_depth", warning=0, critical=1),
@@ -218,6 +230,8 @@ async def burst(manager: QueueManager) -> None:
     for failing in (fail, hang, fail):
         await manager.submit("flaky", failing)
     await manager.submit("late", work, deadline=0.001)
+    for number in range(20):
+        await manager.submit("tenant", work, partition_key=f"t{number % 2}")
     await manager.submit("stored", stored)
     await manager.submit("fast", work, delay=1.0)
     with contextlib.suppress(LaneFullError):

@@ -62,7 +62,7 @@ async def test_a_collector_receives_every_metric(tmp_path: Path, protocol: str) 
 async def test_numbers_and_buckets_arrive_exactly(tap: Tap, tmp_path: Path) -> None:
     require_oteltap()
     await run(OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http"), tmp_path)
-    records: dict[str, Any] = {record["name"]: record for record in await asyncio.to_thread(tap.records)}
+    records: dict[str, Any] = {record["name"]: record for record in await asyncio.to_thread(tap.metrics)}
     assert set(records) == {name_of(metric) for metric in CATALOGUE}
     (submitted,) = records[name_of(catalogue.SUBMITTED)]["sum"]["dataPoints"]
     assert submitted["asInt"] == COMMANDS

@@ -13,8 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lane_obs.clock import VirtualClock
 from lane_obs.errors import StorageError, StorageFull, StorageIOError, StorageReadOnly
 from lane_obs.storage import AddLetter, LocalStorage, Remove, Save, StoredCommand, StoredDeadLetter
+from lane_obs.storage.sqlite.batch import Batch, Settings
+from lane_obs.storage.sqlite.net import steps_of
+from lane_obs.storage.sqlite.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,6 +67,11 @@ def small_disk(mount: Callable[..., Path]) -> Path:
 
 def command(seq: int, size: int = 0) -> StoredCommand:
     return StoredCommand(id=f"c{seq}", seq=seq, lane="a", command_type="work", payload=b"x" * size)
+
+
+def batch(*changes: Change) -> Batch:
+    """What is handed to the thread that writes, from within a running loop."""
+    return Batch(steps_of(changes), asyncio.get_running_loop().create_future())
 
 
 def letter(seq: int) -> StoredDeadLetter:
@@ -133,6 +142,37 @@ async def test_a_full_disk_refuses_new_commands_loses_nothing_and_goes_on_when_t
     await again.open()
     assert [each.seq for each in await again.load_commands()] == [*range(2, stored), 1_000]
     await again.close()
+
+
+async def test_it_is_back_only_when_there_is_room_for_more_than_a_small_transaction(small_disk: Path) -> None:
+    settings = Settings(
+        folder=small_disk / "queue", durability="full", keep_bytes=1_000_000, first_retry=1, last_retry=1
+    )
+    store = Store(settings, VirtualClock())
+    store.open()
+    store.write([batch(Save(command(1)), Save(command(2)))])
+    fill(small_disk / "filler")
+    with (small_disk / "filler").open("r+b") as file:
+        file.truncate(file.seek(0, os.SEEK_END) - 12 * 1024)
+    refused = batch(Save(command(3, 200_000)))
+    store.write([refused])
+    assert isinstance(refused.error, StorageFull)
+    kept = batch(Remove("c1"))
+    store.write([kept])
+    assert isinstance(kept.error, StorageFull)
+    for _ in range(3):
+        store.retry()
+        assert isinstance(store.error, StorageFull)
+    assert not store.kept  # that fitted
+    assert store.sizes()["commands"] == 1
+    assert [path.name for path in (small_disk / "queue").iterdir() if "queue." not in path.name] == []
+    (small_disk / "filler").unlink()
+    store.retry()
+    assert store.error is None
+    again = batch(Save(command(3, 200_000)))
+    store.write([again])
+    assert again.error is None
+    store.close()
 
 
 async def test_a_disk_that_is_full_at_the_end_keeps_all_that_was_acknowledged(small_disk: Path) -> None:

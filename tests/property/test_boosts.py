@@ -40,7 +40,7 @@ def level_of(priority: int, age: float, deadline: float | None) -> int:
 
 
 async def starts_of(seed: int, names: list[str], slots: int) -> int:
-    """Checks each start against a sort of all that wait; gives how often one passed others."""
+    """Feeds lanes at random and checks each start against a sort of what waits; gives how often one passed others."""
     rng, clock = random.Random(seed), VirtualClock()
     waiting: dict[int, tuple[str, int, float, float | None]] = {}
     order: list[tuple[int, list[int]]] = []

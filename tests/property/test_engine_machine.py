@@ -236,7 +236,7 @@ class EngineMachine(RuleBasedStateMachine):
         ready = self.model.of(plain, State.READY)
         records = {id(command): record for record, command in self.pairs}
         oldest = records[id(self.model.head(plain))] if ready else None
-        assert self.engine.oldest(lane) is oldest
+        assert lane.oldest() is oldest
         assert lane.ready.oldest_since() == min((records[id(command)].since for command in ready), default=None)
         for command in ready:
             assert lane.ready.ahead_of(command.seq) == sum(other.seq < command.seq for other in ready)

@@ -12,8 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from lane_obs import DeadLetter, LaneConfig, LaneObsError, MemorySink, QueueManager, RetryPolicy, VirtualClock
+from lane_obs import (
+    DeadLetter,
+    LaneConfig,
+    LaneObsError,
+    MemorySink,
+    Partitions,
+    PriorityBoost,
+    QueueManager,
+    RateLimit,
+    RetryPolicy,
+    VirtualClock,
+)
 from lane_obs.core.histogram import QUICK_BOUNDS
+from lane_obs.events import BLOCKS
 from lane_obs.metrics import BUCKETS
 from lane_obs.metrics.catalogue import BLOCKED_BY, STATES
 from lane_obs.sinks.prometheus import PrometheusSink
@@ -26,7 +38,19 @@ if TYPE_CHECKING:
 LANES = {
     "a": LaneConfig(0, 2, max_pending=3, overflow="drop_oldest", timeout=2.0),
     "b": LaneConfig(0, 1, priority=1, max_pending=3, overflow="reject", retry=RetryPolicy(2, 0.5, jitter="none")),
+    "limited": LaneConfig(0, 2, priority=2, boost=PriorityBoost.ageing(0.5), rate_limit=RateLimit.per_second(1)),
+    "split": LaneConfig(
+        0,
+        2,
+        priority=1,
+        boost=PriorityBoost.standard(2.0),
+        partitions=Partitions.by_key(2),
+        max_pending=3,
+        overflow="drop_oldest",
+        retry=RetryPolicy(1, 0.5, jitter="none"),
+    ),
 }
+NAMES = [*LANES]
 OUTCOMES = {
     "queue.command.completed": "ok",
     "queue.command.failed": "error",
@@ -36,6 +60,7 @@ OUTCOMES = {
 }
 ONE_EACH = {
     "queue.command.submitted": "lane_commands_submitted_total",
+    "queue.command.boosted": "lane_commands_boosted_total",
     "queue.command.dead_lettered": "lane_commands_dead_lettered_total",
     "queue.dead_letter.evicted": "lane_dead_letters_evicted_total",
     "queue.dead_letter.requeued": "lane_dead_letters_requeued_total",
@@ -44,16 +69,23 @@ NOISE = 1e-6
 SECONDS = st.sampled_from([0.0, 0.001, 0.3, 1.0, 3.0])
 SUBMITS = st.tuples(
     st.just("submit"),
-    st.sampled_from(["a", "b", "typo"]),
+    st.sampled_from([*NAMES, "typo"]),
     st.sampled_from(["ok", "ok", "fail"]),
     SECONDS,
-    st.fixed_dictionaries({"delay": SECONDS, "deadline": st.sampled_from([None, 0.5, 5.0])}),
+    st.fixed_dictionaries(
+        {
+            "delay": SECONDS,
+            "deadline": st.sampled_from([None, 0.5, 5.0]),
+            "cost": st.sampled_from([0.0, 0.25, 1.0]),
+            "partition_key": st.sampled_from([None, "k", "l", "m"]),
+        }
+    ),
 )
 OTHERS = st.one_of(
     st.tuples(st.just("advance"), SECONDS),
     st.tuples(st.just("cancel"), st.integers(0, 20)),
-    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from(["a", "b"])),
-    st.tuples(st.just("prefer"), st.sampled_from(["a", "b"]), st.integers(0, 2)),
+    st.tuples(st.sampled_from(["pause", "resume"]), st.sampled_from(NAMES)),
+    st.tuples(st.just("prefer"), st.sampled_from(NAMES), st.integers(0, 2)),
     st.tuples(st.just("requeue")),
 )
 OPERATIONS = st.lists(st.one_of(SUBMITS, OTHERS), max_size=40)
@@ -131,9 +163,7 @@ def times(seen: MemorySink, lane: str) -> dict[str, list[float]]:
     ends = [event.payload for event in seen.events if event.key in OUTCOMES and event.payload["lane"] == lane]
     retries = [event.payload for event in seen.of("queue.command.retry") if event.payload["lane"] == lane]
     return {
-        "lane_command_queue_wait_seconds": [
-            wait["slots"] + wait["priority"] + wait["pause"] + wait["scheduler"] for wait in first_waits(seen, lane)
-        ],
+        "lane_command_queue_wait_seconds": [sum(wait[cause] for cause in BLOCKS) for wait in first_waits(seen, lane)],
         "lane_command_duration_seconds": [
             *(facts["run_seconds"] for facts in retries),
             *(facts["attempt_seconds"] for facts in ends if facts["attempt_seconds"] is not None),

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks import collector, compare, memory, peer
+from benchmarks.features import EACH, FEATURES, PLAIN, Feature
 from benchmarks.figure import Figure, Sizes, at_least, at_most, best_of, quantile
-from benchmarks.rows import ROWS, idle, lanes, pending, urgent
+from benchmarks.rows import ROWS, idle, lanes, pending, scale, urgent
 from benchmarks.workload import LANE, LOOPS, THROUGHPUT, NullSink, OpenQueue, WrongResult, check, on_loop
 from lane_obs import LaneConfig, QueueManager
 
@@ -104,7 +105,27 @@ async def test_commands_are_spread_over_lanes_and_all_run(lane_count: int) -> No
     assert await lanes.spread(lane_count, 100, 6) > 0
 
 
-@pytest.mark.parametrize("kind", ["lane_obs", "semaphore"])
+@pytest.mark.parametrize("feature", [PLAIN, *FEATURES.values()], ids=["plain", *FEATURES])
+async def test_a_lane_with_a_feature_on_runs_all_and_so_does_the_plain_one_beside_it(feature: Feature) -> None:
+    assert await scale.through(feature, 50) >= 0
+    assert await scale.through(feature.plain, 50) >= 0
+    assert await pending.steady(20, 30, feature) >= 0
+    assert await lanes.spread(4, 20, 2, feature) >= 0
+
+
+async def test_a_feature_is_on_in_its_lane_and_off_in_the_plain_one() -> None:
+    for feature in FEATURES.values():
+        on, off = feature.lane(), feature.plain.lane()
+        assert on != off == PLAIN.lane()
+        assert feature.options(7) == feature.plain.options(7)
+
+
+def test_every_boost_that_is_timed_is_made() -> None:
+    assert scale.boost_seconds(200, 10) > 0
+    assert scale.boost_seconds(10, 10) > 0
+
+
+@pytest.mark.parametrize("kind", ["lane_obs", "semaphore", *EACH])
 def test_a_pending_command_takes_some_memory_but_not_much(kind: str) -> None:
     found = memory.bytes_each(kind, 2_000, "tracemalloc")
     assert found is not None

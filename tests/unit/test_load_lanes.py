@@ -94,7 +94,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     # text, field, part of what is allowed
     ("max_concurency = 3", "max_concurency", "did you mean 'max_concurrency'?"),
     ("[lane.a]", "lane", "did you mean 'lanes'?"),
-    ("zzz = 1", "zzz", "max_concurrency, lanes"),
+    ("zzz = 1", "zzz", "max_concurrency, rate_limit, lanes"),
     ("[lanes.a]\npriorty = 1", "lanes.a.priorty", "did you mean 'priority'?"),
     ("[lanes.a]\nmax = 1", "lanes.a.max", "max_concurrency"),
     ("[lanes.a.retry]\nmax_retry = 1", "lanes.a.retry.max_retry", "did you mean 'max_retries'?"),

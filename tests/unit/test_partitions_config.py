@@ -115,6 +115,15 @@ def test_a_partition_that_there_is_not_is_refused(given: Any) -> None:
         Partitions.custom(lambda _type, _key: given, 4).assign("send", "x", 0)
 
 
+def test_what_has_no_name_is_refused() -> None:
+    class Nameless:
+        def __str__(self) -> str:
+            raise RuntimeError("no name")
+
+    with pytest.raises(InvalidCommand, match="no name"):
+        Partitions.custom(lambda _type, _key: Nameless()).assign("f", None, 0)
+
+
 def test_what_cannot_be_hashed_is_refused() -> None:
     with pytest.raises(InvalidCommand, match="unhashable type: 'list'"):
         Partitions.custom(lambda _type, _key: [], None).assign("send", "x", 0)  # type: ignore[arg-type,return-value]

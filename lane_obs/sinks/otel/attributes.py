@@ -42,13 +42,22 @@ class Attributes:
         made["messaging.operation.type"] = _OPERATION_TYPES[operation]
         return made
 
+    def of(self, command: Any, operation: str) -> dict[str, Any]:
+        """Attributes that are a command's own, too: its priority in force, its cost unless 1, and its partition."""
+        lane = command.home
+        made = self.common(lane.name, command.command_type, operation)
+        made["messaging.message.id"] = command.id
+        made["lane.priority"] = lane.priority if lane.config.boost is None else command.level
+        if command.cost != 1.0:
+            made["lane.cost"] = command.cost
+        if command.part is not None:
+            made["messaging.destination.partition.id"] = str(command.part)
+        return made
+
     def attempt(self, command: Any, attempt: int, outcome: str, wait: WaitByCause) -> dict[str, Any]:
         """Attributes of the span of an attempt."""
-        lane = command.home
-        attributes = self.common(lane.name, command.command_type, "process")
-        policy = command._options.retry or lane.config.retry  # noqa: SLF001 - the queue's own record
-        attributes["messaging.message.id"] = command.id
-        attributes["lane.priority"] = lane.priority
+        attributes = self.of(command, "process")
+        policy = command._options.retry or command.home.config.retry  # noqa: SLF001 - the queue's own record
         attributes["lane.attempt"] = attempt
         attributes["lane.max_attempts"] = policy.max_retries + 1
         attributes["lane.worker"] = self._worker

@@ -115,9 +115,7 @@ class Endings:
     def _submit_span(
         self, kept: CommandTrace, command: Any, at_ns: int, extra: dict[str, Any], *, keep: bool
     ) -> ReadableSpan:
-        attributes = self._make.common(command.home.name, command.command_type, "submit")
-        attributes["messaging.message.id"] = command.id
-        attributes["lane.priority"] = command.home.priority
+        attributes = self._make.of(command, "submit")
         attributes.update(extra)
         span, kept.submit = kept.submit, None
         if span is None:

@@ -14,8 +14,9 @@ from lane_obs.storage.record import LetterFilter, LetterPage
 from lane_obs.storage.sqlite import statement
 from lane_obs.storage.sqlite.check import check_file, check_names
 from lane_obs.storage.sqlite.fault import translate
-from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, close, connect, make_file, wal_of
+from lane_obs.storage.sqlite.file import DB_NAME, PAGE_BYTES, SCHEMA_VERSION, close, connect, make_file, wal_of
 from lane_obs.storage.sqlite.mark import Mark, MarkFile, boot_id
+from lane_obs.storage.sqlite.place import check_room, check_same, look_at, remove_empty
 from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, to_command, to_letter
 from lane_obs.storage.sqlite.transaction import write
 
@@ -45,6 +46,7 @@ class Database:
         commits: transactions that it holds, over its whole life.
         commands, letters: how many it holds.
         last_seq: the highest `seq` that it ever held.
+        schema_version: of its tables.
         wal_pages: pages in the write-ahead log that are not in the file yet.
         file_bytes: size of its files.
 
@@ -60,20 +62,21 @@ class Database:
             if not make:
                 raise StorageVanished(self.path, "there is no such file")
             make_file(folder, now)
-        self._connection = connect(self.path, "FULL" if durability == "full" else "NORMAL")
+        self._makes_log = not wal_of(self.path).exists()
         self._mark: MarkFile | None = None
+        self._connection = connect(self.path, "FULL" if durability == "full" else "NORMAL")
         try:
             self._connection.execute(f"PRAGMA query_only = {int(read_only)}")
             ledger = check_file(self._connection, folder)
             if not read_only:
                 self._mark = MarkFile(folder, Mark(ledger.uid, ledger.commits, durability, boot_id()))
         except BaseException:
-            self._connection.close(force=True)
+            self.drop()
             raise
         self.uid = ledger.uid
         self.commits, self.commands, self.letters = ledger.commits, ledger.commands, ledger.letters
         self.last_seq = ledger.last_seq
-        self.wal_pages = 0
+        self.schema_version, self.wal_pages = SCHEMA_VERSION, 0
         self._name, self._wal_name = str(self.path), str(wal_of(self.path))
         self._file = os.stat(self._name)
         self.file_bytes = self._file.st_size + sum(log.stat().st_size for log in [wal_of(self.path)] if log.exists())
@@ -130,7 +133,21 @@ class Database:
         Raises:
             StorageVanished: it is not.
         """
-        _check_same(self._name, self._file)
+        check_same(self._name, self._file)
+
+    def check_room(self, size: int) -> None:
+        """Makes sure that a transaction of so many bytes has room, in the log and then in the file.
+
+        Raises:
+            StorageFull: it has not.
+            StorageError: that cannot be told.
+        """
+        try:
+            spare = self._connection.pragma("freelist_count") * PAGE_BYTES
+        except apsw.Error as error:
+            raise translate(error, self.path, self._connection) from error
+        log = look_at(self._wal_name).st_size
+        check_room(self.path, max(size - spare, 0) + max(size - log, 0))
 
     def mark(self) -> None:
         """After a commit: writes down that it was made, looks at the write-ahead log, and takes the files' size.
@@ -140,10 +157,10 @@ class Database:
         """
         if self._mark is not None:
             self._mark.write(self.commits)
-        file = _check_same(self._name, self._file)
+        file = check_same(self._name, self._file)
         if self._wal_file is None:
-            self._wal_file = os.stat(self._wal_name)
-        log = _check_same(self._wal_name, self._wal_file)
+            self._wal_file = look_at(self._wal_name)
+        log = check_same(self._wal_name, self._wal_file)
         self.file_bytes = log.st_size + file.st_size
 
     # --- out ----------------------------------------------------------------------------------------------------
@@ -269,17 +286,9 @@ class Database:
         if self._mark is not None:
             self._mark.close()
         self._connection.close(force=True)
+        if self._makes_log:
+            remove_empty(wal_of(self.path))
 
     def leak(self) -> apsw.Connection:
         """What a forked process must neither use nor let go of."""
         return self._connection
-
-
-def _check_same(name: str, opened: os.stat_result) -> os.stat_result:
-    try:
-        found = os.stat(name)
-    except OSError as error:
-        raise StorageVanished(name, "the file is gone") from error
-    if found.st_ino != opened.st_ino or found.st_dev != opened.st_dev:
-        raise StorageVanished(name, "another file has taken its place")
-    return found

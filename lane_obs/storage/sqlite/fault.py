@@ -60,7 +60,7 @@ def translate(error: Exception, path: object, connection: apsw.Connection | None
 
 def _kind(error: Exception, connection: apsw.Connection | None) -> tuple[type[StorageError], str]:
     if isinstance(error, OSError):
-        return _BY_ERRNO.get(error.errno or 0, StorageIOError), error.strerror or error_text(error)
+        return _BY_ERRNO.get(error.errno or 0, StorageIOError), _cause(error.errno or 0) or error_text(error)
     if isinstance(error, apsw.IOError | apsw.CantOpenError):
         return _kind_of_io(error, connection)
     for types, kind in _BY_TYPE:
@@ -77,4 +77,10 @@ def _kind_of_io(error: apsw.Error, connection: apsw.Connection | None) -> tuple[
     }:
         return StorageCorrupt, error_text(error)
     code = 0 if connection is None else connection.system_errno
-    return _BY_ERRNO.get(code, StorageIOError), os.strerror(code) if code else error_text(error)
+    return _BY_ERRNO.get(code, StorageIOError), _cause(code) or error_text(error)
+
+
+def _cause(code: int) -> str:
+    if code == errno.ENOENT:
+        return "the file is gone"  # all that are opened were there before
+    return os.strerror(code) if code else ""

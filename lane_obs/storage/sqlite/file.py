@@ -12,6 +12,7 @@ import apsw
 
 from lane_obs.errors import StorageError, StorageReadOnly
 from lane_obs.storage.sqlite.fault import translate
+from lane_obs.storage.sqlite.place import remove_empty
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,7 +104,7 @@ def connect(path: Path, synchronous: str) -> apsw.Connection:
     Raises:
         StorageError: it cannot be opened.
     """
-    connection = _open(path)
+    makes_log, connection = not wal_of(path).exists(), _open(path)
     try:
         # A forked process that drops its copy of the connection must not touch the files.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -115,6 +116,8 @@ def connect(path: Path, synchronous: str) -> apsw.Connection:
     except apsw.Error as error:
         found = translate(error, path, connection)
         connection.close(force=True)
+        if makes_log:
+            remove_empty(wal_of(path))
         raise found from error
     if mode != "wal":
         connection.close(force=True)

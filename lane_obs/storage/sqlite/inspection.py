@@ -82,6 +82,6 @@ class Inspection(Store):
         self._let_go()
 
     def _let_go(self) -> None:
-        self._lock.release()
+        self._lock.release(tidily=True)
         if self._copy is not None:
             shutil.rmtree(self._copy, ignore_errors=True)

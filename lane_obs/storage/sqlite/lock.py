@@ -46,6 +46,7 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
         self._file: int | None = None
+        self._made = False
 
     def take(self) -> None:
         """Takes the lock, or fails at once.
@@ -54,12 +55,17 @@ class FolderLock:
             StorageLocked: another storage has it.
             StorageError: the file cannot be made or read.
         """
-        if self._file is not None:
-            return
-        try:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise translate(error, self._path) from error
+        while self._file is None:
+            self._made = not self._path.exists()
+            try:
+                file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise translate(error, self._path) from error
+            self._lock(file)
+            if not self.is_in_place:  # whoever had it just now has removed it
+                self.release()
+
+    def _lock(self, file: int) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -71,11 +77,17 @@ class FolderLock:
         self._file = file
         _write_owner(file)
 
-    def release(self) -> None:
-        """Lets go of the lock."""
+    def release(self, *, tidily: bool = False) -> None:
+        """Lets go of the lock.
+
+        Args:
+            tidily: whether its file goes, too, if it was made here.
+        """
         file, self._file = self._file, None
         if file is not None:
             with contextlib.suppress(OSError):
+                if tidily and self._made:
+                    self._path.unlink()  # while it is locked: who waits for it sees that it is gone
                 os.ftruncate(file, 0)
             os.close(file)
 

@@ -65,7 +65,7 @@ class Repair:
         except OSError as error:
             raise translate(error, self._folder) from error
         finally:
-            lock.release()
+            lock.release(tidily=True)
         facts = {**self._facts, "lost": self._losses.told(), "set_aside": set_aside}
         return RepairReport(path=str(self._folder), fault=str(fault), **facts)
 

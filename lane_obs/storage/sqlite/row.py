@@ -43,6 +43,9 @@ _FIXED_SUMMED: Final = slice(1, len(FIXED))
 _STATE_SUMMED: Final = slice(len(FIXED) - 1, len(COLUMNS) - 1)
 """What `state_sum` covers: the id, too, so that the state of one command does not pass for that of another."""
 _NO_OPTIONS: Final = "{}"
+_TEXT: Final = (str, type(None))
+_ALWAYS: Final = frozenset({"id", "lane", "command_type"})
+"""Texts that may not be `None`."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _to_json = msgspec.json.Encoder().encode
@@ -63,13 +66,15 @@ def command_row(command: StoredCommand) -> Row:
     if type(seq) is not int:
         seq = int(seq)
     if type(payload) is not bytes:
-        payload = bytes(payload)
+        payload = _bytes(payload)
     if deadline is not None:
         deadline = _number(deadline)
     if type(submitted_at) is not float or submitted_at != submitted_at:
         submitted_at = _number(submitted_at)
-    options = _to_json(command.options).decode() if command.options else _NO_OPTIONS
+    options = _NO_OPTIONS if command.options == {} else _options(command.options)
     id_, lane, command_type, key, trace = command.id, command.lane, command.command_type, command.key, command.trace
+    if not (type(id_) is type(lane) is type(command_type) is str and type(key) in _TEXT and type(trace) in _TEXT):
+        _check_texts(command)
     written = crc32(_encode((seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)))
     fixed = (written, seq, lane, command_type, payload, options, deadline, key, trace, submitted_at, id_)
     return fixed + state_row(command)
@@ -104,12 +109,13 @@ def letter_row(letter: StoredDeadLetter) -> Row:
     Raises:
         ValueError, TypeError, OverflowError: it has a value that cannot be stored.
     """
+    _check_texts(letter)
     values = (
         letter.id,
         int(letter.seq),
         letter.lane,
         letter.command_type,
-        bytes(letter.payload),
+        _bytes(letter.payload),
         _options(letter.options),
         str(letter.reason),
         _text(letter.error_type),
@@ -161,7 +167,26 @@ def refused(path: object, what: str, error: Exception) -> StorageRefused:
     return StorageRefused(path, f"{what} cannot be stored: {error}")
 
 
+def _check_texts(stored: StoredCommand | StoredDeadLetter) -> None:
+    """SQLite would make text of a number, which is then taken for damaged: its checksum is that of the number.
+
+    Raises:
+        TypeError: what must be text is none.
+    """
+    for name in ("id", "lane", "command_type", "key", "trace"):
+        value = getattr(stored, name)
+        if not isinstance(value, str) and (value is not None or name in _ALWAYS):
+            raise TypeError(f"{name} must be text, not {type(value).__name__}")
+
+
+def _bytes(payload: object) -> bytes:
+    """A payload as bytes. Not of a number: Python would make that many zeros of it."""
+    return bytes(memoryview(payload))  # type: ignore[arg-type]
+
+
 def _options(options: Mapping[str, Any]) -> str:
+    if not isinstance(options, dict):
+        raise TypeError(f"options must be a dict, not {type(options).__name__}")
     return _to_json(options).decode() if options else _NO_OPTIONS
 
 
@@ -174,7 +199,11 @@ def _number(seconds: float) -> float:
 
 def _text(text: str | None) -> str | None:
     """Text of an error as it can be stored: a lone surrogate must not keep the rest from being kept."""
-    if text is None or text.isascii():
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise TypeError(f"an error must be told in text, not {type(text).__name__}")
+    if text.isascii():
         return text
     try:
         text.encode()

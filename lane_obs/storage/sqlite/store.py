@@ -11,19 +11,13 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
-from lane_obs.errors import (
-    StorageClosed,
-    StorageCorrupt,
-    StorageError,
-    StorageFull,
-    StorageLocked,
-    StorageRefused,
-)
+from lane_obs.errors import StorageClosed, StorageCorrupt, StorageError, StorageFull, StorageLocked, StorageRefused
 from lane_obs.storage.sqlite.database import Database
 from lane_obs.storage.sqlite.fault import PASSING, translate
-from lane_obs.storage.sqlite.file import make_folder
+from lane_obs.storage.sqlite.file import DB_NAME, make_folder
 from lane_obs.storage.sqlite.lock import FolderLock
 from lane_obs.storage.sqlite.net import Net, cost_of
+from lane_obs.storage.sqlite.place import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +30,10 @@ _CHECKPOINT_PAGES: Final = 1_000
 _BUSY_CHECKPOINT_PAGES: Final = 4_000
 """While changes wait for it: a page that was written several times goes to the file once."""
 _GROWTH: Final = 2.0
-_SIZES: Final = ("commands", "letters", "last_seq", "file_bytes")
+_LEAST_ROOM: Final = 64 * 1024
+_MOST_ROOM: Final = 1024 * 1024
+"""After a full disk: it is back when there is room for what found none, and for so much at least and at most."""
+_SIZES: Final = ("commands", "letters", "last_seq", "file_bytes", "schema_version")
 _logger = logging.getLogger("lane_obs.storage")
 
 
@@ -60,7 +57,7 @@ class Store:
         self._settings = settings
         self._clock = clock
         self._lock = FolderLock(settings.folder)
-        self._kept_bytes = 0
+        self._kept_bytes = self._room = 0
         self._known: tuple[str, int] = ("", 0)
         self._marked = -1
         self._reopens = False
@@ -149,7 +146,7 @@ class Store:
         except StorageRefused as error:
             self._write_parts(batches, error)
         except StorageError as error:
-            self._fail(error)
+            self._fail(error, net.cost())
             self._hold(batches, error)
 
     def _commit(self, net: Net) -> None:
@@ -207,11 +204,12 @@ class Store:
 
     # --- while it fails -----------------------------------------------------------------------------------------
 
-    def _fail(self, error: StorageError) -> None:
+    def _fail(self, error: StorageError, room: int = 0) -> None:
         _logger.error("the storage failed: %s", error)
         self.error = error
         self.failures += 1
         self._reopens = False
+        self._room = min(max(room, _LEAST_ROOM), _MOST_ROOM)
         self._delay = self._settings.first_retry
         self._plan(error)
 
@@ -249,6 +247,9 @@ class Store:
             assert self.database is not None
             self.database.checkpoint()
             self._commit_kept()
+            self.kept, self._kept_bytes = Net(), 0
+            if isinstance(self.error, StorageFull):
+                self.database.check_room(self._room)
         except StorageError as error:
             self.error = error
             self.failures += 1
@@ -258,8 +259,6 @@ class Store:
             return
         _logger.warning("the storage works again: %s", self._settings.folder)
         self.error = None
-        self.kept = Net()
-        self._kept_bytes = 0
 
     def _commit_kept(self) -> None:
         try:
@@ -284,6 +283,7 @@ class Store:
                 return
             self.database.drop()
             self.database = None
+        look_at(str(self._settings.folder / DB_NAME))  # first: a folder that is gone is told as that
         if not self._lock.is_in_place:
             self._lock.release()
             self._lock.take()

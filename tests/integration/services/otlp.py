@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import sys
 import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as ProtoMetric
+from opentelemetry.proto.metrics.v1.metrics_pb2 import ResourceMetrics, ScopeMetrics
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as ProtoSpan
 
@@ -26,8 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from google.protobuf.message import Message
+
 _SCOPE = "tests.integration.services.mark"
 _marks = itertools.count(1)
+_MARK = re.compile(r"mark-\d+-end")
 
 
 class Receiver(Service):
@@ -78,10 +85,11 @@ class Receiver(Service):
         )
         batch = ResourceSpans(scope_spans=[ScopeSpans(spans=[span])])
         batch.scope_spans[0].scope.name = _SCOPE
+        self._post("traces", ExportTraceServiceRequest(resource_spans=[batch]))
+
+    def _post(self, kind: str, message: Message) -> None:
         request = urllib.request.Request(
-            f"{self.http_endpoint}/v1/traces",
-            ExportTraceServiceRequest(resource_spans=[batch]).SerializeToString(),
-            {"Content-Type": "application/x-protobuf"},
+            f"{self.http_endpoint}/v1/{kind}", message.SerializeToString(), {"Content-Type": "application/x-protobuf"}
         )
         with urllib.request.urlopen(request, timeout=10):
             pass
@@ -155,23 +163,20 @@ class Tap(Receiver):
     def is_ready(self) -> bool:
         return accepts(self.http_port)
 
-    def records(self, until: str) -> list[dict[str, Any]]:
-        """Spans, metrics and log records as OTLP's JSON, up to the first in which this text stands.
-
-        It prints each kind by itself: a mark says nothing of metrics. A metric has `name` and no `spanId`.
-        """
-        end = self.wait_for_output("\n", self.wait_for_output(until, 0))
-        return [record for record in _json_lines(self.output(0, end)) if not _is_mark(record)]
+    def metrics(self) -> list[dict[str, Any]]:
+        """All metrics received until now as OTLP's JSON."""
+        mark = f"mark-{next(_marks)}-end"  # of their kind: each kind is printed by itself
+        batch = ResourceMetrics(scope_metrics=[ScopeMetrics(metrics=[ProtoMetric(name=mark)])])
+        self._post("metrics", ExportMetricsServiceRequest(resource_metrics=[batch]))
+        end = self.wait_for_output("\n", self.wait_for_output(f'"name":"{mark}"', 0))
+        records = _json_lines(self.output(0, end))
+        return [record for record in records if "spanId" not in record and not _MARK.fullmatch(record["name"])]
 
     def _mark_as_printed(self, mark: str) -> str:
         return f'"status":{{"message":"{mark}","code":1}}}}\n'
 
     def _parse(self, printed: str) -> Iterable[Span]:
         return [_span_of(record) for record in _json_lines(printed) if "startTimeUnixNano" in record]
-
-
-def _is_mark(record: Mapping[str, Any]) -> bool:
-    return record.get("spanId") == "01" * 8
 
 
 def _json_lines(text: str) -> list[dict[str, Any]]:

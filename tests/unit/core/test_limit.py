@@ -224,3 +224,14 @@ def test_a_limiter_is_made_of_a_limit() -> None:
     window = make_limiter(RateLimit.shared("openai", RateLimit.sliding_window(100, 60)), 5.0)
     assert isinstance(window, SlidingWindow)
     assert (window.most, window.seconds, window.left(5.0)) == (100, 60, 100)
+
+
+@pytest.mark.parametrize("limiter", [TokenBucket(2, 5, 0.0), SlidingWindow(5, 10, 0.0)], ids=["bucket", "window"])
+def test_to_look_at_what_is_left_changes_nothing(limiter: TokenBucket | SlidingWindow) -> None:
+    """Scrapes look from a thread of their own, while the event loop takes."""
+    for second in range(4):
+        limiter.take(1, float(second))
+    before = copy.deepcopy({name: getattr(limiter, name) for name in type(limiter).__slots__})
+    assert limiter.left(50.0) == 5
+    assert {name: getattr(limiter, name) for name in type(limiter).__slots__} == before
+    assert limiter.left(11.5) == (5 if isinstance(limiter, TokenBucket) else 3)

@@ -28,8 +28,9 @@ from lane_obs.command import registry
 from lane_obs.storage import MemoryStorage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from lane_obs.storage.change import Change
     from lane_obs.storage.record import StoredCommand
 
 LANES = {"a": LaneConfig(0, 1), "b": LaneConfig(0, 2), "memory": LaneConfig(0, 2, durable=False)}
@@ -370,6 +371,33 @@ async def test_a_lane_may_want_no_second_try(clock: VirtualClock) -> None:
         assert [letter.error_type for letter in manager.dead_letters.list()] == ["ProcessDied"]
         await clock.run(manager.drain())
         assert ran == [1]
+
+
+class Watched(Kept):
+    """Notes what is stored after each change: the process may be killed there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[tuple[set[str], int]] = []
+
+    def apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+        done = super().apply(changes)
+        self.states.append(({row.state for row in self.stored()}, len(self._letters)))
+        return done
+
+
+@pytest.mark.parametrize("config", [LaneConfig(0, 1, on_crash="dead_letter"), LaneConfig(0, 1, max_crashes=1)])
+async def test_what_must_not_run_again_is_never_stored_as_ready(clock: VirtualClock, config: LaneConfig) -> None:
+    storage = Watched()
+    manager = QueueManager({"a": config}, storage=storage, clock=clock)
+    await manager.start()
+    await manager.submit("a", hang)
+    await clock.advance(1)
+    await killed(manager)
+    storage.states.clear()
+    manager, _ = await restarted(storage, clock, {"a": config})
+    await manager.close()
+    assert storage.states == [(set(), 1)]
 
 
 async def test_an_orderly_close_leaves_all_work_stored_and_counts_no_crash(clock: VirtualClock) -> None:

@@ -263,7 +263,7 @@ async def test_a_folder_that_comes_back_read_only_waits_until_it_may_be_written(
     async with Running(disk.folder) as queue:
         away = disk.folder.rename(disk.where / "elsewhere")
         await queue.submit_fails(StorageVanished)
-        await queue.until("No such file")
+        await queue.until("the file is gone")
         mount("--bind", str(away), str(look))
         mount("-o", "remount,ro,bind", str(look))
         disk.folder.symlink_to(look)  # it comes back read-only: were it so only a moment later, a try may come first
@@ -282,7 +282,7 @@ async def test_a_folder_that_vanishes_and_comes_back(tmp_path: Path) -> None:
     async with Running(folder) as queue:
         waits = await queue.manager.submit("a", wait, "waits", id="waits")
         away = folder.rename(tmp_path / "elsewhere")
-        await queue.submit_fails(StorageVanished, str(folder), "gone")
+        await queue.submit_fails(StorageVanished, str(folder), "the file is gone")
         gate.set()
         assert await waits == "waits"
         away.rename(folder)
@@ -346,7 +346,7 @@ async def test_recovery_goes_on_once_a_storage_that_failed_meanwhile_works_again
                 disk.folder.rename(disk.where / "elsewhere")
                 with pytest.raises(StorageVanished):
                     await storage.remove_command("no such command")
-                await queue.until("No such file")
+                await queue.until("the file is gone")
 
     storage.stream_commands = interrupted
     await queue.manager.start()

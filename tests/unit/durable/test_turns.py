@@ -219,3 +219,49 @@ async def test_what_its_user_cancelled_before_the_close_does_not_run_again(clock
     await clock.run(manager.close())
     assert [handle.state for handle in handles] == ["cancelled", "cancelled"]
     assert storage.ids() == [handles[1].id]
+
+
+async def test_numbers_go_on_above_those_of_dead_letters(clock: VirtualClock) -> None:
+    class Forgetful(Counting):
+        """Knows only of what it holds, as a storage of seven methods does."""
+
+        async def open(self) -> None:
+            self._last_seq = 0
+            await super().open()
+
+    storage = Forgetful()
+    async with await started(storage, clock) as manager:
+        failed = await manager.submit("a", fail, "x")
+        await clock.run(manager.drain())
+    async with await started(storage, clock) as manager:
+        manager.pause("a")
+        new = await manager.submit("a", note, "new")
+        again = manager.dead_letters.requeue(failed.id)
+        assert again.id == failed.id
+        assert again.seq < new.seq
+        manager.resume("a")
+
+
+async def test_submits_during_a_save_go_together_into_the_next(clock: VirtualClock) -> None:
+    class Slow(Counting):
+        """Each save takes a second."""
+
+        def apply(self, changes: Sequence[Change]) -> asyncio.Future[None]:
+            done = super().apply(changes)
+            if not isinstance(changes[0], Save):
+                return done
+            late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            clock.call_at(clock.now() + 1, late.set_result, None)
+            return late
+
+    storage = Slow()
+    async with await started(storage, clock) as manager:
+        submits = []
+        for number in range(8):
+            submits.append(asyncio.ensure_future(manager.submit("line", note, str(number))))
+            await clock.advance(0.25)
+        handles = await clock.run(asyncio.gather(*submits))
+        await clock.run(manager.drain())
+    assert [len(call) for call in storage.calls if Save in call] == [1, 3, 4]
+    assert [text for text, _ in ran] == [str(number) for number in range(8)]
+    assert [handle.seq for handle in handles] == sorted(handle.seq for handle in handles)

@@ -14,8 +14,10 @@ from lane_obs import (
     LaneFullError,
     MemorySink,
     MonitorConfig,
+    PriorityBoost,
     QueueManager,
     QueueMonitor,
+    RateLimit,
     RetryPolicy,
     Rule,
     VirtualClock,
@@ -62,11 +64,14 @@ FIELDS: dict[str, set[str]] = {
     "queue.command.dead_lettered": COMMAND | ERROR | {"reason", "wait_seconds", "run_seconds"},
     "queue.command.cancel_requested": COMMAND,
     "queue.command.stuck": COMMAND | {"after_seconds"},
+    "queue.command.boosted": COMMAND | {"base", "priority"},
     "queue.command.rejected": {"lane", "command_type", "reason"},
     "queue.dead_letter.evicted": LETTER,
     "queue.dead_letter.requeued": LETTER,
     "queue.lane.pressure": {"lane", "pending", "threshold"},
     "queue.lane.idle": {"lane", "pending"},
+    "queue.lane.throttled": {"lane", "pending", "wait_seconds"},
+    "queue.lane.unthrottled": {"lane", "pending"},
     "queue.lane.paused": {"lane", "pending"},
     "queue.lane.resumed": {"lane", "pending"},
     "queue.lane.changed": {"lane", "pending", "changes"},
@@ -130,7 +135,12 @@ async def lanes_steered(clock: VirtualClock, manager: QueueManager) -> None:
     manager.resume("b")
     manager.set_lane("b", priority=3)
     await clock.run(manager.drain())
-    manager.add_lane("c", LaneConfig(0, 1))
+    manager.add_lane(
+        "c", LaneConfig(0, 1, priority=2, rate_limit=RateLimit.per_minute(1), boost=PriorityBoost.ageing(30))
+    )
+    for _ in range(2):
+        await manager.submit("c", noop)
+    await clock.run(manager.drain())
     await clock.run(manager.remove_lane("c"))
     for _ in range(MAX_FAILURES):
         await clock.run(await manager.submit("a", noop))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from lane_obs import LaneConfig, QueueConfig
+from lane_obs import LaneConfig, QueueConfig, RateLimit
 from lane_obs.errors import TraceError
 from lane_obs.simulation.fit import fit
 from lane_obs.simulation.trace import Trace, read_trace
@@ -44,6 +45,25 @@ def test_a_row_that_would_hang_for_ever_names_the_place_and_the_ways_out(read):
     error = raised.value
     assert (error.path, error.line, error.column, error.value) == (trace.path, 2, "outcome", "hang")
     assert error.allowed == "it would never end: give the row a deadline, or lane 'api' a timeout"
+
+
+@pytest.mark.parametrize("where", ["lane", "queue"])
+def test_a_row_that_costs_more_than_a_rate_limit_ever_has_names_the_place_and_the_most(read, where):
+    limits = [RateLimit.per_second(50), RateLimit.per_minute(100, burst=9)]
+    lane = LaneConfig(0, 1, rate_limit=limits if where == "lane" else None)
+    config = QueueConfig({"api": lane}, rate_limit=limits if where == "queue" else None)
+    trace = read("1,api,1,ok,\n")
+    trace = msgspec.structs.replace(trace, commands=tuple(costing(trace, 9.0)))
+    assert fit(trace, config) is trace
+    with pytest.raises(TraceError) as raised:
+        fit(msgspec.structs.replace(trace, commands=tuple(costing(trace, 9.5))), config)
+    error = raised.value
+    assert (error.path, error.line, error.column, error.value) == (trace.path, 2, "cost", "9.5")
+    assert error.allowed == "lane 'api' never lets more than 9 through at once"
+
+
+def costing(trace, cost):
+    return (msgspec.structs.replace(command, cost=cost) for command in trace.commands)
 
 
 def test_the_first_bad_row_of_the_file_is_raised(read):

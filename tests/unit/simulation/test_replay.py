@@ -21,7 +21,7 @@ NS = 1_000_000_000
 
 def row(at: float, duration: float = 1.0, *, line: int, lane: str = "a", **fields: object) -> TraceCommand:
     deadline = fields.pop("deadline", None)
-    values = {"command_type": "work", "outcome": "ok", "fail_attempts": 0} | fields
+    values = {"command_type": "work", "outcome": "ok", "fail_attempts": 0, "cost": 1.0, "partition_key": None} | fields
     return TraceCommand(
         at_ns=round(at * NS),
         lane=lane,

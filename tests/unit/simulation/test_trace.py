@@ -20,7 +20,12 @@ from lane_obs.simulation.trace import Trace, TraceCommand, read_trace
 
 SECOND = 1_000_000_000
 MAX_SECONDS = 315_576_000
-HEADER = "timestamp,lane,duration,command_type,outcome,fail_attempts,deadline,ContextTokens,GeneratedTokens"
+HEADER = (
+    "timestamp,lane,duration,command_type,outcome,fail_attempts,deadline,cost,partition_key,"
+    "ContextTokens,GeneratedTokens"
+)
+OWN = HEADER.split(",")[:9]
+"""The columns that a command is made of."""
 
 
 @pytest.fixture
@@ -81,9 +86,9 @@ def assert_bad_header(path: str, line: int, column: str, value: object, allowed:
 
 def test_every_column(write):
     path = write(
-        "timestamp,lane,duration,command_type,outcome,fail_attempts,deadline\n"
-        "10.000000001,api,0.5,embed,fail,2,30\n"
-        "12,background,0,chat,hang,0,0.000000001\n"
+        "timestamp,lane,duration,command_type,outcome,fail_attempts,deadline,cost,partition_key\n"
+        "10.000000001,api,0.5,embed,fail,2,30,1200.5,tenant 7\n"
+        "12,background,0,chat,hang,0,0.000000001,0,é\n"
     )
     assert read_trace(path) == Trace(
         commands=(
@@ -95,6 +100,8 @@ def test_every_column(write):
                 outcome="fail",
                 fail_attempts=2,
                 deadline_ns=30 * SECOND,
+                cost=1200.5,
+                partition_key="tenant 7",
                 line=2,
             ),
             TraceCommand(
@@ -105,6 +112,8 @@ def test_every_column(write):
                 outcome="hang",
                 fail_attempts=0,
                 deadline_ns=1,
+                cost=0.0,
+                partition_key="é",
                 line=3,
             ),
         ),
@@ -117,7 +126,7 @@ def test_every_column(write):
     ("name", "content"),
     [
         ("trace.csv", "timestamp,duration\n7,0.25\n"),
-        ("trace.csv", f"{HEADER}\n7,,0.25,,,,,,\n"),
+        ("trace.csv", f"{HEADER}\n7,,0.25,,,,,,,,\n"),
         ("trace.jsonl", '{"timestamp": 7, "duration": 0.25}\n'),
         ("trace.jsonl", jsonl(dict.fromkeys(HEADER.split(",")) | {"timestamp": 7, "duration": 0.25})),
         ("trace.jsonl", jsonl(dict.fromkeys(HEADER.split(","), "") | {"timestamp": "7", "duration": "0.25"})),
@@ -133,6 +142,8 @@ def test_what_is_not_given_has_a_default(write, name, content):
         outcome="ok",
         fail_attempts=0,
         deadline_ns=None,
+        cost=1.0,
+        partition_key=None,
         line=1 if name.endswith("l") else 2,
     )
 
@@ -369,6 +380,7 @@ TIMESTAMP = "give ISO 8601 such as"
 DURATION = "give finite seconds, zero or more, at most 315576000"
 DEADLINE = "give finite seconds, more than zero, at most 315576000"
 COUNT = "give a whole number, zero or more"
+COST = "give a number of tokens from 0 to 1e+15"
 NAME = "1 to 200 printable characters"
 TOKENS = "'duration' in seconds, or both 'ContextTokens' and 'GeneratedTokens'"
 
@@ -429,6 +441,18 @@ BAD_TEXT = [
     ("lane", "tab\there", NAME),
     ("lane", "\u200b", NAME),
     ("command_type", "\x7f", NAME),
+    ("partition_key", "tab\there", NAME),
+    ("cost", "-1", COST),
+    ("cost", "-0.001", COST),
+    ("cost", "nan", COST),
+    ("cost", "inf", COST),
+    ("cost", "1e400", COST),
+    ("cost", "1e-9999", COST),
+    ("cost", "1_000", COST),
+    ("cost", "١٢", COST),
+    ("cost", "1000000000000001", COST),
+    ("cost", " ", COST),
+    ("cost", "many", COST),
 ]
 
 
@@ -445,9 +469,7 @@ def test_bad_json_strings(write, column, text, allowed):
     assert_bad_row(path, 2, column, text, allowed, good=[1, 3])
 
 
-@pytest.mark.parametrize(
-    "column", ["timestamp", "lane", "duration", "command_type", "outcome", "fail_attempts", "deadline"]
-)
+@pytest.mark.parametrize("column", OWN)
 @pytest.mark.parametrize(
     ("value", "shown"), [(True, True), (False, False), ([], "[...]"), ([1], "[...]"), ({"a": 1}, "{...}")]
 )
@@ -477,6 +499,11 @@ def test_json_values_of_another_type(write, column, value, shown):
         ("lane", "NaN", NAME),
         ("command_type", "1.0", NAME),
         ("outcome", "0", "give one of ok, fail, hang"),
+        ("partition_key", "5", NAME),
+        ("cost", "-1", COST),
+        ("cost", "NaN", COST),
+        ("cost", "Infinity", COST),
+        ("cost", "1e16", COST),
     ],
 )
 def test_bad_json_numbers_are_reported_as_written(write, column, text, allowed):
@@ -485,7 +512,7 @@ def test_bad_json_numbers_are_reported_as_written(write, column, text, allowed):
     assert_bad_row(path, 1, column, text, allowed, good=[2])
 
 
-@pytest.mark.parametrize("column", ["lane", "command_type"])
+@pytest.mark.parametrize("column", ["lane", "command_type", "partition_key"])
 def test_names_have_at_most_200_characters(write, column):
     longest = "é" * 200
     path = write(f"{HEADER}\n{row(**{column: longest})}\n")
@@ -804,6 +831,8 @@ commands = st.lists(
         outcome=st.sampled_from(["ok", "fail", "hang"]),
         fail_attempts=st.integers(0, 10**18 - 1),
         deadline_ns=st.none() | nanoseconds.filter(bool),
+        cost=st.floats(0.0, 1e15),
+        partition_key=st.none() | names,
         line=st.just(0),
     ),
     min_size=1,
@@ -841,6 +870,8 @@ def cells_of(command: TraceCommand, timestamp: str) -> dict[str, str]:
         "outcome": command.outcome,
         "fail_attempts": str(command.fail_attempts),
         "deadline": "" if command.deadline_ns is None else as_seconds(command.deadline_ns),
+        "cost": repr(command.cost),
+        "partition_key": command.partition_key or "",
     }
 
 
@@ -851,7 +882,7 @@ def test_csv_round_trip(written, zone, iso, end):
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.csv"
         with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, HEADER.split(",")[:7], lineterminator=end)
+            writer = csv.DictWriter(file, OWN, lineterminator=end)
             writer.writeheader()
             writer.writerows(cells_of(c, stamp) for c, stamp in zip(written, stamps, strict=True))
         assert list(read_trace(path).commands) == expected(written, 2)
@@ -860,7 +891,7 @@ def test_csv_round_trip(written, zone, iso, end):
 @settings(deadline=None)
 @given(commands, zones, st.booleans(), st.booleans())
 def test_json_lines_round_trip(written, zone, iso, ascii_only):
-    numbers = {"duration", "fail_attempts", "deadline"} | (set() if iso else {"timestamp"})
+    numbers = {"duration", "fail_attempts", "deadline", "cost"} | (set() if iso else {"timestamp"})
     with TemporaryDirectory() as directory:
         path = Path(directory) / "trace.jsonl"
         with path.open("w", encoding="utf-8", newline="") as file:

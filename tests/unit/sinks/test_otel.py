@@ -13,7 +13,16 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 
-from lane_obs import ConfigError, LaneConfig, LaneFullError, MemorySink, QueueManager, RetryPolicy
+from lane_obs import (
+    ConfigError,
+    LaneConfig,
+    LaneFullError,
+    MemorySink,
+    Partitions,
+    PriorityBoost,
+    QueueManager,
+    RetryPolicy,
+)
 from lane_obs.clock import sleep
 from lane_obs.errors import ShutdownInProgress, UnknownLane
 from lane_obs.events import CommandCompleted, CommandStarted, CommandSubmitted
@@ -83,6 +92,20 @@ async def test_a_wait_is_an_attribute_in_seconds_with_its_causes(clock: VirtualC
     late = next(s for s in spans.named("process a") if fields(s)["messaging.message.id"] == "late")
     waits = {name: value for name, value in fields(late).items() if name.startswith("lane.queue.wait")}
     assert waits == {"lane.queue.wait": 3.0, "lane.queue.wait.slots": 3.0}
+
+
+async def test_priority_cost_and_partition_are_the_commands_own(clock: VirtualClock) -> None:
+    spans = Spans()
+    lane = LaneConfig(0, 1, priority=9, boost=PriorityBoost.standard(8), partitions=Partitions.per_key())
+    async with running(clock, {"a": lane}, sinks=[spans.sink()]) as manager:
+        manager.submit_nowait("a", sleep, clock, 5.0, cost=1200, partition_key="tenant 7")
+        manager.submit_nowait("a", noop)
+        await clock.run(manager.drain())
+    names = ("lane.priority", "lane.cost", "messaging.destination.partition.id")
+    found = [[fields(span).get(name) for name in names] for span in spans.named("process a")]
+    assert found == [[9, 1200.0, "tenant 7"], [7, None, None]]
+    found = [[fields(span).get(name) for name in names] for span in spans.named("submit a")]
+    assert found == [[9, 1200.0, "tenant 7"], [9, None, None]]
 
 
 async def test_a_process_span_lasts_as_long_as_its_attempt_on_the_wall_clock(clock: VirtualClock) -> None:

@@ -30,8 +30,11 @@ from lane_obs import (
     LaneFullError,
     MonitorConfig,
     NotStarted,
+    Partitions,
+    PriorityBoost,
     QueueManager,
     QueueMonitor,
+    RateLimit,
     RetryPolicy,
     UnknownLane,
 )
@@ -55,6 +58,14 @@ if TYPE_CHECKING:
 LANES = {
     "a": LaneConfig(0, 2, max_pending=2, overflow="reject"),
     "b": LaneConfig(0, 2, priority=1, retry=RetryPolicy(1, 1.0, jitter="none")),
+    "c": LaneConfig(
+        0,
+        1,
+        priority=2,
+        rate_limit=RateLimit.per_minute(1),
+        boost=PriorityBoost.ageing(5),
+        partitions=Partitions.per_key(),
+    ),
 }
 ONE = {"a": LaneConfig(0, 1)}
 Points = dict[str, dict[tuple[tuple[str, Any], ...], Any]]
@@ -171,6 +182,8 @@ async def everything_happens(clock: VirtualClock, manager: QueueManager) -> None
             manager.submit_nowait("a", work)
         with pytest.raises(UnknownLane):
             manager.submit_nowait("z", work)
+        for key in "kkl":
+            manager.submit_nowait("c", work, partition_key=key)
         manager.submit_nowait("b", work, delay=9).cancel()
         manager.submit_nowait("b", work, delay=9, deadline=2)
         await drained(clock, manager)
@@ -308,7 +321,7 @@ async def test_a_second_queue_of_a_name_takes_the_first_ones_place(
         await drained(clock, first)
         async with QueueManager(LANES, sinks=[OtelMetricsSink(setting.provider)], clock=clock):
             await first.shutdown()
-            assert setting.values(catalogue.SUBMITTED) == {("a",): 0, ("b",): 0}
+            assert setting.values(catalogue.SUBMITTED) == {("a",): 0, ("b",): 0, ("c",): 0}
     assert "takes the first one's place" in caplog.text
 
 

@@ -22,15 +22,18 @@ from lane_obs import (
     LaneObsError,
     MonitorConfig,
     NotStarted,
+    Partitions,
+    PriorityBoost,
     QueueManager,
     QueueMonitor,
+    RateLimit,
     RetryPolicy,
     VirtualClock,
 )
 from lane_obs.core.histogram import QUICK_BOUNDS
 from lane_obs.events import TraceIds
 from lane_obs.metrics import BUCKETS, CATALOGUE
-from lane_obs.metrics.catalogue import STORED
+from lane_obs.metrics.catalogue import BLOCKED_BY, STORED
 from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.sinks.prometheus import PrometheusSink
 from lane_obs.sinks.watchdog import LoopWatchdog
@@ -47,6 +50,14 @@ if TYPE_CHECKING:
 LANES = {
     "a": LaneConfig(0, 2, max_pending=2, overflow="reject"),
     "b": LaneConfig(0, 2, priority=1, retry=RetryPolicy(1, 1.0, jitter="none")),
+    "c": LaneConfig(
+        0,
+        1,
+        priority=2,
+        rate_limit=RateLimit.per_minute(1),
+        boost=PriorityBoost.ageing(5),
+        partitions=Partitions.per_key(),
+    ),
 }
 ONE = {"a": LaneConfig(0, 1)}
 Series = dict[tuple[str, ...], float]
@@ -132,7 +143,9 @@ def test_every_metric_is_there_with_its_type_and_help_in_both_formats() -> None:
     assert [family.unit for family in openmetrics] == [metric.unit for metric in CATALOGUE]
     without = {family.name + "_total" * (family.type == "counter") for family in classic if not family.samples}
     of_storage = {metric.name for metric in STORED} - {"lane_commands_recovered_total"}
-    assert without == of_storage | {"lane_alert_state", "lane_alert_notifications_total"}  # of a monitor and notifiers
+    of_policies = {"lane_rate_limit_left", "lane_partitions", "lane_partition_depth"}
+    of_monitor = {"lane_alert_state", "lane_alert_notifications_total"}
+    assert without == of_storage | of_policies | of_monitor
     assert manager.stats().submitted == 0
 
 
@@ -160,7 +173,7 @@ def test_all_label_sets_are_there_at_zero_before_anything_happens() -> None:
     assert len(found["lane_commands_rejected_total"]) == 3 * lanes + 3
     assert len(found["lane_command_queue_wait_seconds"]) == (len(BUCKETS) + 3) * lanes
     assert len(found["lane_event_loop_lag_seconds"]) == len(QUICK_BOUNDS) + 3
-    assert len(found["lane_blocked_seconds_total"]) == 3 * lanes
+    assert len(found["lane_blocked_seconds_total"]) == len(BLOCKED_BY) * lanes
     assert value(registry, "lane_sink_dropped_total", sink="PrometheusSink", reason="disabled") == 0
 
 
@@ -193,6 +206,8 @@ async def test_every_metric_moves(clock: VirtualClock) -> None:
         await manager.submit("b", fail, retry=RetryPolicy())
         await manager.submit("b", fail)
         await manager.submit("b", work, delay=60.0)
+        for key in "kkl":
+            await manager.submit("c", work, partition_key=key)
         await clock.advance(10.0)
         failing.pending = 0
         watchdog.loop_lag.observe(0.5)

@@ -185,7 +185,7 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
         by_level.setdefault(line["level"], set()).add(line["event"].removeprefix("queue."))
     assert by_level["info"] == {
         "command.completed", "command.cancelled", "alert.pending", "alert.resolved", "alert.cleared",
-        "recovery.complete", "storage.back",
+        "recovery.complete", "storage.back", "lane.throttled", "lane.added", "lane.removed",
     }  # fmt: skip
     assert by_level["error"] == {
         "command.failed", "command.timeout", "command.expired", "sink.disabled", "storage.failed", "recovery.failed",
@@ -198,7 +198,7 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
     assert sum(map(len, by_level.values())) == len(EVENT_TYPES)
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 24), ("warning", 17), ("error", 6)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 27), ("warning", 17), ("error", 6)])
 async def test_events_below_the_level_are_not_even_made(level: str, count: int, path: Path) -> None:
     with path.open("wb") as file:
         sink = StructlogSink(file, level=level)

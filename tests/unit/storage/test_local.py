@@ -129,7 +129,11 @@ async def test_what_cannot_be_written_down_is_refused_at_once(tmp_path: Path) ->
         assert future.done()
         with pytest.raises(StorageRefused, match="cannot be stored"):
             await future
+        refused = storage.apply([Save(command(3, lane=5))])
+        with pytest.raises(StorageRefused, match="lane must be text, not int"):
+            await refused
         assert await seqs(storage) == []
+        assert storage.health().ready
 
 
 async def test_a_command_takes_the_place_of_a_removed_one_in_the_same_batch(tmp_path: Path) -> None:
@@ -332,9 +336,13 @@ def test_a_folder_is_read_without_changing_anything(tmp_path: Path) -> None:
             assert await seqs(storage) == [1, 2, 3, 4, 5]
 
     asyncio.run(fill())
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name in {"queue.db", "queue.mark"}}
-    asyncio.run(look())
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    for there in (True, False):
+        if not there:
+            (tmp_path / "queue.lock").unlink()
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert ("queue.lock" in before) is there
+        asyncio.run(look())
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 async def test_there_must_be_something_to_read(tmp_path: Path) -> None:

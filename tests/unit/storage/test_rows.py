@@ -113,3 +113,31 @@ def test_a_lone_surrogate_in_the_text_of_an_error_does_not_keep_it_from_being_st
 def test_what_cannot_be_stored_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError, OverflowError)):
         command_row(msgspec.structs.replace(command(1), **fields))
+
+
+@pytest.mark.parametrize("value", [5, 5.5, b"5", True])
+@pytest.mark.parametrize("name", ["id", "lane", "command_type", "key", "trace"])
+def test_what_must_be_text_and_is_none_is_refused(name: str, value: Any) -> None:
+    for stored, to_row in ((command(1), command_row), (letter(1), letter_row)):
+        with pytest.raises(TypeError, match=f"{name} must be text, not {type(value).__name__}"):
+            to_row(msgspec.structs.replace(stored, **{name: value}))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"id": None}, {"lane": None}, {"payload": 5}, {"payload": "text"}, {"payload": [1]}, {"options": ["a"]},
+     {"options": []}, {"options": None}],
+)  # fmt: skip
+def test_what_would_be_read_back_as_something_else_is_refused(fields: dict[str, Any]) -> None:
+    for stored, to_row in ((command(1), command_row), (letter(1), letter_row)):
+        with pytest.raises(TypeError):
+            to_row(msgspec.structs.replace(stored, **fields))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["error", "error_type", "traceback"])
+def test_an_error_is_told_in_text(name: str) -> None:
+    with pytest.raises(TypeError, match="text, not int"):
+        letter_row(msgspec.structs.replace(letter(1), **{name: 5}))
+    if name != "traceback":
+        with pytest.raises(TypeError, match="text, not int"):
+            state_row(msgspec.structs.replace(command(1), **{f"last_{name}": 5}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,9 @@ from lane_obs.storage import (
     adapt,
 )
 from tests.unit.storage.support import command, letter
+
+if TYPE_CHECKING:
+    from lane_obs import VirtualClock
 
 
 class Plain:
@@ -68,8 +71,8 @@ class Plain:
         self.letters.clear()
 
 
-async def made(plain: Plain) -> SevenMethods:
-    storage = SevenMethods(plain)
+async def made(plain: Plain, clock: VirtualClock | None = None) -> SevenMethods:
+    storage = SevenMethods(plain, clock=clock)
     await storage.open()
     plain.calls.clear()
     return storage
@@ -158,6 +161,55 @@ async def test_a_fault_refuses_new_commands_keeps_the_rest_and_is_told() -> None
     assert sorted(plain.commands) == ["c2", "c4"]
     assert storage.health().kept == 0
     await storage.close()
+
+
+async def test_what_failed_is_tried_again_by_itself_further_and_further_apart(clock: VirtualClock) -> None:
+    plain = Plain()
+    storage = await made(plain, clock)
+    told: list[bool] = []
+    storage.on_state = lambda health: told.append(health.ready)
+    await storage.apply([Save(command(1)), Save(command(2))])
+    plain.fails = {"remove"}
+    with pytest.raises(StorageError) as caught:
+        await storage.apply([Remove("c1")])
+    assert caught.value.kept
+    times, began = [], clock.now()
+    for _ in range(8):
+        failures = storage.health().failures
+        while storage.health().failures == failures:
+            await clock.advance(0.1)
+        times.append(round(clock.now() - began, 1))
+    assert times == [0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 11.3, 16.3]
+    plain.fails = set()
+    await clock.advance(5)
+    assert (told, storage.health().kept, list(plain.commands)) == ([False, True], 0, ["c2"])
+    plain.fails = {"save"}
+    with pytest.raises(StorageError):
+        await storage.apply([Save(command(3))])
+    plain.fails = set()
+    await clock.advance(0.1)
+    assert (told, list(plain.commands)) == ([False, True, False, True], ["c2"])
+    await storage.close()
+
+
+async def test_a_change_that_works_ends_the_tries(clock: VirtualClock) -> None:
+    plain = Plain()
+    storage = await made(plain, clock)
+    plain.fails = {"letter"}
+    with pytest.raises(StorageError):
+        await storage.apply([AddLetter(letter(1))])
+    plain.fails = set()
+    await storage.apply([Save(command(1))])
+    assert list(plain.letters) == ["c1"]
+    plain.calls.clear()
+    await clock.advance(60)
+    assert plain.calls == []
+    plain.fails = {"letter"}
+    with pytest.raises(StorageError):
+        await storage.apply([AddLetter(letter(2))])
+    plain.fails = set()
+    await storage.close()  # no timer is left
+    assert list(plain.letters) == ["c1", "c2"]
 
 
 async def test_a_requeue_that_fails_leaves_the_letter() -> None:

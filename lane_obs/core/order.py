@@ -120,20 +120,20 @@ class Order:
         lane: Lane = record.home
         if record.timer is not None:
             self.forget_timer(record)
-        if lane.config.boost is not None and self._may_rise(lane, now):
+        if lane.config.boost is not None and self._may_rise(lane, record, now):
             self.look_at(lane, now)
         elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:
             self._schedule.update(lane, now)
 
     @staticmethod
-    def _may_rise(lane: Lane, now: float) -> bool:
+    def _may_rise(lane: Lane, record: Record, now: float) -> bool:
         """Whether the priority of a lane may be another one, now that its head has started."""
         priority, alarm, head = lane.config.priority, lane.alarm, lane.ready.peek()
         if alarm is None or head is None:
             return lane.priority != (priority if head is None else head.level) or alarm is not None
-        if lane.priority != priority or alarm[0] <= now + INSTANT:
+        if lane.priority != priority or alarm[0] <= now + INSTANT or head.submitted_at < record.submitted_at:
             return True
-        head.level = priority  # it ages, and who was behind a head that has not risen yet is younger
+        head.level = priority  # it ages, and is younger than a head that has not risen yet (one requeued is not)
         return False
 
     def ended(self, record: Record, now: float) -> None:

@@ -109,9 +109,10 @@ class Intake:
         home = self.find_lane(lane, work)
         options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
+        part = _part_of(home, named, options)
         if runs_once(named):
             take_once(named, retries=(options.retry or home.config.retry).max_retries)
-        return Draft(home, named, call, args, options, part=_part_of(home, named, options))
+        return Draft(home, named, call, args, options, part=part)
 
     def place(self, draft: Draft) -> CommandHandle[Any] | None:
         """Enqueues a draft; `None` when its submitter has to wait: its lane is full and lets wait, or is durable.

@@ -155,6 +155,34 @@ def test_below_the_other_lane_it_does_not_even_take_turns() -> None:
     run_clean(run)
 
 
+async def test_behind_a_young_head_an_older_command_has_its_own_age(clock: VirtualClock) -> None:
+    """A dead letter that is requeued has its old place, and its age anew: who is behind it may be older."""
+    begun: list[str] = []
+
+    async def work(name: str) -> None:
+        begun.append(name)
+        await sleep(clock, 1)
+
+    lanes = {
+        "aged": LaneConfig(0, 1, priority=5, boost=PriorityBoost.ageing(10)),
+        "other": LaneConfig(0, 1, priority=5),
+    }
+    async with running(clock, lanes, max_concurrency=1) as manager:
+        broken = await manager.submit("aged", Attempts(clock, OSError(), "done"))
+        await clock.run(outcome(broken))
+        manager.pause("aged")
+        manager.pause("other")
+        await manager.submit("aged", work, "old")
+        await clock.advance(15)
+        manager.dead_letters.requeue(broken.id)
+        await manager.submit_many("other", [(work, "other")] * 5)
+        manager.resume("aged")
+        manager.resume("other")
+        await clock.run(manager.drain())
+    assert begun.index("old") <= 1
+    assert begun.count("other") == 5
+
+
 # --- past the deadline ------------------------------------------------------------------------------------------
 
 

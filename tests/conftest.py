@@ -8,6 +8,7 @@ import inspect
 import threading
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from lane_obs import VirtualClock
@@ -15,6 +16,9 @@ from lane_obs.runtime.run import loop_factory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 _clocks: list[VirtualClock] = []
 

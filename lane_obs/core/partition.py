@@ -54,10 +54,6 @@ class _Behind(msgspec.Struct, eq=False):
     def __len__(self) -> int:
         return len(self.fresh) - self.first + len(self.returned) - self.gone
 
-    def is_empty(self) -> bool:
-        """Whether nothing is inside, not even what has ended."""
-        return self.first == len(self.fresh) and not self.returned
-
     def put_back(self, record: Record) -> None:
         """Puts in a command with any number."""
         heappush(self.returned, (record.seq, id(record), record))
@@ -223,12 +219,13 @@ class PartitionedQueue:
 
     def _move_up(self, part: _Part) -> None:
         """Gives a partition to the next of its commands; without one, it is gone."""
-        record = None if part.behind is None else part.behind.pop()
-        if record is None or part.behind is None:
+        behind = part.behind
+        record = None if behind is None else behind.pop()
+        if record is None or behind is None:
             self._give_up(part.head.part)
             return
         part.head = record
-        if part.behind.is_empty():
+        if behind.first == len(behind.fresh) and not behind.returned:
             part.behind = None
         self.held -= 1
         if record in self._displaced:

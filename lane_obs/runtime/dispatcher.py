@@ -175,8 +175,7 @@ class Dispatcher:
         self._armed_at = math.inf
 
     def _on_clock(self) -> None:
-        self._armed = None
-        self._armed_at = math.inf
+        self._armed, self._armed_at = None, math.inf
         # Not at once: a submit or an end due at the same instant is taken in before anything starts.
         assert self.loop is not None
         self.loop.call_soon(self.wake, context=self._context)

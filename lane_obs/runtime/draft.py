@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from lane_obs.command import type_name
 from lane_obs.runtime.options import NO_OPTIONS, Options
 
 
@@ -34,3 +35,15 @@ class Draft(msgspec.Struct):
     """Its submitter's context, where it is enqueued later than it was submitted."""
     admitted: asyncio.Future[Any] | None = None
     """Its handle, once it is in its lane, for whoever waits for that."""
+
+
+def part_of(home: Any, named: Any, options: Options) -> Any:
+    """The partition of a new command in a lane; `None` for none.
+
+    Raises:
+        InvalidCommand: the user's own function failed, or gave something that is no partition.
+    """
+    partitions = home.config.partitions
+    if partitions is None:
+        return None
+    return home.assign("" if partitions.function is None else type_name(named), options.partition_key)

@@ -11,15 +11,8 @@ from lane_obs import events
 from lane_obs.command import type_name
 from lane_obs.config import Overflow
 from lane_obs.core.state import State
-from lane_obs.errors import (
-    DuplicateId,
-    LaneFullError,
-    LaneRemoved,
-    ShutdownInProgress,
-    UnknownLane,
-    WrongLoop,
-)
-from lane_obs.runtime.draft import Draft
+from lane_obs.errors import DuplicateId, LaneFullError, LaneRemoved, ShutdownInProgress, UnknownLane, WrongLoop
+from lane_obs.runtime.draft import Draft, part_of
 from lane_obs.runtime.handle import CommandHandle, current_handle
 from lane_obs.runtime.options import NO_OPTIONS, Options, fitted
 from lane_obs.runtime.outcome import drop_error
@@ -91,7 +84,7 @@ class Intake:
                 if options is NO_OPTIONS and home.is_usual:
                     return self._enqueue(home, work, work, args, options)
                 options = fitted(options, home)
-                return self._enqueue(home, work, work, args, options, part=_part_of(home, work, options))
+                return self._enqueue(home, work, work, args, options, part=part_of(home, work, options))
             if options is NO_OPTIONS and home.is_durable and home.is_plain and home.is_open:
                 return Draft(home, work, work, args)
         draft = self.prepare(lane, work, args, options)
@@ -109,7 +102,7 @@ class Intake:
         home = self.find_lane(lane, work)
         options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
-        part = _part_of(home, named, options)
+        part = part_of(home, named, options)
         if runs_once(named):
             take_once(named, retries=(options.retry or home.config.retry).max_retries)
         return Draft(home, named, call, args, options, part=part)
@@ -303,10 +296,3 @@ class Intake:
         for name in self.room.lanes():
             self.room.grant(self._engine.lanes[name])
         self.pressure.fall()
-
-
-def _part_of(home: Lane, named: Any, options: Options) -> Any:
-    partitions = home.config.partitions
-    if partitions is None:
-        return None
-    return home.assign("" if partitions.function is None else type_name(named), options.partition_key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info, Summary, generate_latest
 from prometheus_client.core import (
@@ -101,7 +101,6 @@ def test_small_families_share_a_slice(encode: Callable[..., bytes]) -> None:
 
 @pytest.mark.parametrize("encode", ENCODERS)
 @given(sizes=st.lists(st.integers(0, 3 * SLICE), max_size=6))
-@settings(deadline=None)  # the machine may be busy
 def test_the_text_is_the_librarys_whatever_the_sizes_of_the_families(
     encode: Callable[..., bytes], sizes: list[int]
 ) -> None:

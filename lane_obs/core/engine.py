@@ -113,8 +113,10 @@ class Engine:
         self.submitted += 1
         record.since = now
         if delayed:
-            record.state = _DELAYED
-            lane.counts[_DELAYED] += 1
+            record.state = state = _BACKOFF if record.attempt else _DELAYED  # as it did in an earlier process
+            lane.counts[state] += 1
+            if record.attempt and not lane.is_plain:
+                self.order.claim(record, now)
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1

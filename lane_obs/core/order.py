@@ -82,6 +82,14 @@ class Order:
             record.timer = None
         self.look_at(record.home, now)
 
+    def claim(self, record: Record, now: float) -> None:
+        """A command that backs off has come into such a lane: its partition is its own until it ends."""
+        ready = record.home.ready
+        if isinstance(ready, PartitionedQueue):
+            ready.claim(record)
+            self.look_at(record.home, now)
+            self._schedule.settle(now)
+
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""
         ready = record.home.ready

@@ -157,18 +157,39 @@ class PartitionedQueue:
 
     def _gets_in(self, record: Record, part: _Part) -> bool:
         """Puts a command behind the head of its partition, or that one behind it."""
+        head = part.head
+        if head.state is not _READY or head.attempt or head.seq < record.seq:
+            self._hold(record, part)
+            return False
+        self._displace(head, part)
+        part.head = record
+        return True
+
+    def _hold(self, record: Record, part: _Part) -> None:
         self.held += 1
         if part.behind is None:
             part.behind = _Behind([])
-        head = part.head
-        if head.state is not _READY or head.attempt or head.seq < record.seq:
-            part.behind.put_back(record)
-            return False
-        part.behind.put_back(head)
-        part.head = record
-        if self._fair is None:  # that one keeps one head a partition
+        part.behind.put_back(record)
+
+    def _displace(self, head: Record, part: _Part) -> None:
+        """Puts the head of a partition behind another one."""
+        self._hold(head, part)
+        if self._fair is None:
             self._displaced.add(head)
-        return True
+        else:  # it keeps one head a partition
+            self._fair.forget(head)
+
+    def claim(self, record: Record) -> None:
+        """Gives a partition to a command that backs off and is not inside, unless another one runs or backs off."""
+        key = record.part
+        if key is None:
+            return
+        part = self.parts.get(key)
+        if part is None:
+            self.parts[key] = _Part(record)
+        elif (head := part.head).state is _READY and not head.attempt:
+            self._displace(head, part)
+            part.head = record
 
     def pop(self) -> Record:
         """Takes out the next command. One must be lined up; the caller starts it."""

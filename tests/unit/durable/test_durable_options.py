@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from lane_obs import (
@@ -18,6 +19,7 @@ from lane_obs import (
     current,
 )
 from lane_obs.clock import sleep
+from lane_obs.storage import StoredDeadLetter
 from tests.unit.durable.support import Kept, killed, restarted
 
 if TYPE_CHECKING:
@@ -211,3 +213,55 @@ async def test_a_requeued_letter_keeps_its_cost_and_partition(clock: VirtualCloc
         assert manager.stats().lanes["a"].largest_partitions == {"k": 1}
         manager.resume("a")
         await clock.run(manager.drain())
+
+
+# --- options of another version ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"colour": "red"}, "unknown option"),
+        ({"retry": 5}, "give a table"),
+        ({"retry": {"retry_on": ["nowhere:Nothing"]}}, "nowhere:Nothing"),
+        ({"cost": "much"}, "cost"),
+        ({"deadline": None}, "deadline"),
+        ({"timeout": -1}, "timeout"),
+        ({"partition_key": 5}, "partition_key"),
+        ({"id": "other"}, "unknown option"),
+    ],
+)
+async def test_options_that_are_not_allowed_here_cost_only_their_own_command(
+    clock: VirtualClock, options: dict[str, Any], text: str
+) -> None:
+    storage, lanes = Kept(), {"a": LaneConfig(0, 1)}
+    await left(storage, clock, lanes, *(("a", (f"n{number}",), {"timeout": None}) for number in range(3)))
+    await storage.open()
+    strange = storage.stored()[1]
+    await storage.save_command(msgspec.structs.replace(strange, options=options))
+    manager, _ = await restarted(storage, clock, lanes)
+    async with manager:
+        await clock.run(manager.drain())
+        (letter,) = manager.dead_letters.list()
+        assert (letter.id, letter.error_type) == (strange.id, "ConfigError")
+        assert text in letter.error
+        (stored,) = await storage.load_dead_letters()
+        assert stored.options == options
+    assert ended == ["n0", "n2"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"options": {"colour": "red"}}, {"options": {"retry": 5}}, {"reason": "eaten"}, {"failed_at": 1e300}]
+)
+async def test_a_letter_of_another_version_is_kept_and_shown(clock: VirtualClock, fields: dict[str, Any]) -> None:
+    storage = Kept()
+    await storage.open()
+    letter = StoredDeadLetter(
+        id="x", seq=1, lane="a", command_type="options.work", payload=b'["x"]', reason="failed", error_type="E",
+        error="e",
+    )  # fmt: skip
+    await storage.save_dead_letter(msgspec.structs.replace(letter, **fields))
+    manager, _ = await restarted(storage, clock, {"a": LaneConfig(0, 1)})
+    async with manager:
+        assert [(found.id, found.error) for found in manager.dead_letters.list()] == [("x", "e")]
+        assert len(await storage.load_dead_letters()) == 1

@@ -115,8 +115,7 @@ class Engine:
         if not lane.is_plain:
             record.level = lane.config.priority
         if delayed:
-            record.state = _DELAYED
-            lane.counts[_DELAYED] += 1
+            self.order.delay(record, now)
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1

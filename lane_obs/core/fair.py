@@ -171,7 +171,7 @@ class FairQueue:
 
     def leave(self, part: Hashable) -> None:
         """Notes that a partition has nothing more, lined up or behind that: it loses what it was given."""
-        del self._shares[part]
+        self._shares.pop(part, None)  # one that only backed off was never lined up
         if not self._shares:  # a dict that was large gives its memory back only so
             self._shares.clear()
 

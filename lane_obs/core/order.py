@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
+from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.state import State
 from lane_obs.core.wait import Access, between
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from lane_obs.config import PriorityBoost
     from lane_obs.core.gate import Gates
     from lane_obs.core.lane import Lane
-    from lane_obs.core.partition import PartitionedQueue
     from lane_obs.core.record import Record
     from lane_obs.core.schedule import Schedule
     from lane_obs.core.timer import Timers
@@ -135,6 +135,17 @@ class Order:
             return True
         head.level = priority  # it ages, and is younger than a head that has not risen yet (one requeued is not)
         return False
+
+    def delay(self, record: Record, now: float) -> None:
+        """Takes in a command that is delayed; one that backed off in an earlier process goes on to do so."""
+        lane: Lane = record.home
+        record.state = state = State.BACKOFF if record.attempt else State.DELAYED
+        lane.counts[state] += 1
+        ready = lane.ready
+        if record.attempt and isinstance(ready, PartitionedQueue):
+            ready.claim(record)  # its partition is its own until it ends
+            self.look_at(lane, now)
+            self._schedule.settle(now)
 
     def ended(self, record: Record, now: float) -> None:
         """A command of such a lane has ended, other than while it was ready: its partition is free."""

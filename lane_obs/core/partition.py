@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from lane_obs.core.behind import Behind
 from lane_obs.core.fair import FairQueue
 from lane_obs.core.record import Record  # noqa: TC001 - msgspec reads the annotation
 from lane_obs.core.state import State
@@ -37,64 +37,12 @@ class Heads(Protocol):
         """Notes that a command inside has ended without starting."""
 
 
-class _Behind(msgspec.Struct, eq=False):
-    """Ready commands that are behind another one of their partition, in the order of their numbers.
-
-    It is small, as there may be one for each of a million keys: a deque alone takes 700 bytes.
-    """
-
-    fresh: list[Any]
-    """In the order of their numbers, from the index `first`; what came before is gone."""
-    first: int = 0
-    returned: list[tuple[int, int, Record]] = []
-    """A heap. The middle item settles ties: a command that ended here and was requeued stands inside twice."""
-    gone: int = 0
-    """How many of those inside have ended."""
-
-    def __len__(self) -> int:
-        return len(self.fresh) - self.first + len(self.returned) - self.gone
-
-    def put_back(self, record: Record) -> None:
-        """Puts in a command with any number."""
-        heappush(self.returned, (record.seq, id(record), record))
-
-    def pop(self) -> Record | None:
-        """Takes out the first one that is ready; `None` when there is none."""
-        record: Record
-        while True:
-            fresh, first = self.fresh, self.first
-            is_empty = first == len(fresh)
-            if self.returned and (is_empty or self.returned[0][0] < fresh[first].seq):
-                record = heappop(self.returned)[2]
-            elif is_empty:
-                return None
-            else:
-                record, fresh[first] = fresh[first], None
-                self.first = first + 1
-                if first > _COMPACT_FLOOR and first * 2 > len(fresh):
-                    del fresh[: first + 1]
-                    self.first = 0
-            if record.state is _READY:
-                return record
-            self.gone -= 1
-
-    def forget(self) -> None:
-        """Notes that one of those inside has ended."""
-        self.gone += 1
-        if self.gone > _COMPACT_FLOOR and self.gone > len(self):
-            self.fresh = [record for record in self.fresh[self.first :] if record.state is _READY]
-            self.first = 0
-            self.returned = [item for item in self.returned if item[2].state is _READY]
-            heapify(self.returned)
-            self.gone = 0
-
-
 class _Part(msgspec.Struct, eq=False):
     """One partition."""
 
     head: Record
     """The command that has the partition: it is lined up, runs, or backs off."""
-    behind: _Behind | None = None
+    behind: Behind | None = None
 
 
 class PartitionedQueue:
@@ -137,7 +85,7 @@ class PartitionedQueue:
             if part is not None:
                 self.held += 1
                 if part.behind is None:
-                    part.behind = _Behind([record])
+                    part.behind = Behind([record])
                 else:
                     part.behind.fresh.append(record)
                 return
@@ -158,19 +106,40 @@ class PartitionedQueue:
 
     def _gets_in(self, record: Record, part: _Part) -> bool:
         """Puts a command behind the head of its partition, or that one behind it."""
-        self.held += 1
-        if part.behind is None:
-            part.behind = _Behind([])
         head = part.head
         if head.state is not _READY or head.attempt or head.seq < record.seq:
-            part.behind.put_back(record)
+            self._hold(record, part)
             return False
-        part.behind.put_back(head)
+        self._displace(head, part)
         part.head = record
-        if self._fair is None:  # that one keeps one head a partition
-            self._displaced.add(head)
-        self._held_back.append(head)
         return True
+
+    def _hold(self, record: Record, part: _Part) -> None:
+        self.held += 1
+        if part.behind is None:
+            part.behind = Behind([])
+        part.behind.put_back(record)
+
+    def _displace(self, head: Record, part: _Part) -> None:
+        """Puts the head of a partition behind another one."""
+        self._hold(head, part)
+        if self._fair is None:
+            self._displaced.add(head)
+        else:  # it keeps one head a partition
+            self._fair.forget(head)
+        self._held_back.append(head)
+
+    def claim(self, record: Record) -> None:
+        """Gives a partition to a command that backs off and is not inside, unless another one runs or backs off."""
+        key = record.part
+        if key is None:
+            return
+        part = self.parts.get(key)
+        if part is None:
+            self.parts[key] = _Part(record)
+        elif (head := part.head).state is _READY and not head.attempt:
+            self._displace(head, part)
+            part.head = record
 
     def pop(self) -> Record:
         """Takes out the next command. One must be lined up; the caller starts it."""

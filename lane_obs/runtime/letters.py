@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from lane_obs import events
-from lane_obs.config.file import retry_from_table
-from lane_obs.core.state import State
+from lane_obs.core.state import FINAL, State
 from lane_obs.errors import DuplicateId, LaneObsError
 from lane_obs.runtime.codec import decode
 from lane_obs.runtime.dead_letters import DeadLetter, Rerun
 from lane_obs.runtime.draft import Draft
-from lane_obs.runtime.options import Options
+from lane_obs.runtime.options import Options, stored_options
 from lane_obs.runtime.work import resolve
 
 if TYPE_CHECKING:
@@ -23,6 +22,11 @@ if TYPE_CHECKING:
     from lane_obs.runtime.intake import Intake
     from lane_obs.runtime.thread_calls import ThreadCalls
     from lane_obs.storage.record import StoredDeadLetter
+
+
+_REASONS: Final = {str(state): state for state in FINAL}
+_LATEST: Final = 253_402_300_799.0
+"""The last second of the year 9999: Python knows no later one."""
 
 
 def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:
@@ -37,11 +41,11 @@ def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:
         letter.id,
         letter.lane,
         letter.command_type,
-        State(letter.reason),
+        _REASONS.get(letter.reason, State.FAILED),  # a later version may have more of them
         letter.error_type,
         letter.error,
         letter.attempts,
-        datetime.fromtimestamp(letter.failed_at, UTC),
+        datetime.fromtimestamp(min(max(letter.failed_at, 0.0), _LATEST), UTC),
         None,
         again,
     )
@@ -53,10 +57,7 @@ def options_of(letter: StoredDeadLetter) -> Options:
     Raises:
         ConfigError: they were written by another version and are not allowed in this one.
     """
-    given: dict[str, Any] = dict(letter.options)
-    if "retry" in given:
-        given["retry"] = retry_from_table(given["retry"])
-    return Options(**given, id=letter.id, key=letter.key)
+    return Options(**stored_options(letter.options), id=letter.id, key=letter.key)
 
 
 def requeue(letter: DeadLetter, intake: Intake, dispatcher: Dispatcher) -> CommandHandle[Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict
 import msgspec
 
 from lane_obs.config import RetryPolicy, check_keys, check_name, to_cost, to_seconds
+from lane_obs.config.file import retry_from_table
 from lane_obs.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,6 +74,16 @@ def make_options(given: Mapping[str, Any]) -> Options:
     return Options(**checked) if checked else NO_OPTIONS
 
 
+def stored_options(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `Options`, from what a storage has of them.
+
+    Raises:
+        ConfigError: they were written by another version, and are not known or not allowed in this one.
+    """
+    check_keys("", stored, _STORED, "option")
+    return {name: _STORED[name](value) for name, value in stored.items()}
+
+
 def fitted(options: Options, home: Lane) -> Options:
     """Options for a lane: with its own deadline where they have none, and checked against its rate limits.
 
@@ -103,4 +114,9 @@ _CHECKS: Final[Mapping[str, Callable[[object], Any]]] = {
     "key": lambda value: check_name("key", value),
     "cost": lambda value: to_cost("cost", value),
     "partition_key": lambda value: check_name("partition_key", value),
+}
+_STORED: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **{name: _CHECKS[name] for name in ("deadline", "cost", "partition_key")},
+    "timeout": lambda value: None if value is None else to_seconds("timeout", value),
+    "retry": retry_from_table,
 }

@@ -13,12 +13,11 @@ from lane_obs import events
 from lane_obs.clock import sleep
 from lane_obs.command import registry
 from lane_obs.config import OnCrash, OnExpiry
-from lane_obs.config.file import retry_from_table
 from lane_obs.core.state import State
 from lane_obs.errors import ConfigError, InvalidCommand, LaneObsError, ProcessDied, UnknownCommand, error_text
 from lane_obs.runtime.codec import decode
 from lane_obs.runtime.handle import CommandHandle
-from lane_obs.runtime.options import NO_OPTIONS, Options
+from lane_obs.runtime.options import NO_OPTIONS, Options, stored_options
 from lane_obs.runtime.outcome import expiry_error
 from lane_obs.runtime.work import resolve
 
@@ -220,15 +219,13 @@ class Recovery:
         )
 
     def _options(self, command: StoredCommand) -> Options:
-        given = dict(command.options)
-        retry = given.pop("retry", None)
+        given = stored_options(command.options)
         deadline = given.pop("deadline", None)  # as it was given; when it is over, the command itself says
         wall = self._clock.wall()
         return Options(
             **given,
             deadline=None if command.deadline is None else deadline or command.deadline - command.submitted_at,
             delay=0.0 if command.not_before is None else max(command.not_before - wall, 0.0),
-            retry=None if retry is None else retry_from_table(retry),
             id=command.id,
             key=command.key,
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lane_obs import LaneConfig, State
+from lane_obs.core.boosted import BoostedQueue
 from lane_obs.core.engine import Engine
 from lane_obs.core.fair import FairQueue
 from lane_obs.core.partition import PartitionedQueue
@@ -350,3 +351,66 @@ def test_cancelled_heads_leave_no_turns_behind() -> None:
 def inside(order: FairQueue) -> int:
     assert order.peek() is None
     return len(order._shares) + len(order._turns) + len(order._rounds) + order._stale
+
+
+# --- what backed off in an earlier process ----------------------------------------------------------------------
+
+
+def claimer(seq: int, part: object) -> Record:
+    made = record(seq, part)
+    made.state, made.attempt = State.BACKOFF, 1
+    return made
+
+
+@pytest.mark.parametrize("order", [ReadyQueue, BoostedQueue, FairQueue])
+def test_one_that_backed_off_before_has_its_partition_again(order: Any) -> None:
+    queue, back = make(record(1, "b"), order=order()), claimer(3, "a")
+    queue.claim(back)
+    queue.add(record(4, "a"))
+    come_in(queue, record(2, "a"))  # its delay is over; it has not started
+    assert (queue.held, list(queue.list_parts())) == (2, [("b", 1, False), ("a", 2, False)])
+    assert start(queue).seq == 1
+    assert queue.peek() is None
+    come_in(queue, back)
+    assert (start(queue), queue.held) == (back, 2)
+    end(queue, back)
+    assert seqs(queue.take_lined_up()) == [2]
+    assert start(queue).seq == 2
+
+
+@pytest.mark.parametrize("order", [ReadyQueue, BoostedQueue, FairQueue])
+def test_it_takes_the_place_of_one_that_has_not_started(order: Any) -> None:
+    queue, back = make(record(1, "a"), record(2, "b"), order=order()), claimer(3, "a")
+    queue.claim(back)
+    assert (queue.held, head(queue)) == (1, 2)
+    assert start(queue).seq == 2
+    assert queue.peek() is None
+    end(queue, back)  # it was cancelled
+    assert (queue.held, head(queue)) == (0, 1)
+    assert start(queue).seq == 1
+
+
+@pytest.mark.parametrize("order", [ReadyQueue, FairQueue])
+def test_it_takes_no_partition_from_one_that_runs_or_backs_off(order: Any) -> None:
+    queue, back = make(record(1, "a"), order=order()), claimer(3, "a")
+    first = start(queue)
+    queue.claim(back)
+    come_in(queue, back)
+    assert (queue.held, queue.peek()) == (1, None)
+    back_off(first)
+    queue.claim(claimer(4, "a"))
+    assert queue.parts["a"].head is first
+    end(queue, first)
+    assert start(queue) is back
+
+
+@pytest.mark.parametrize("order", [ReadyQueue, FairQueue])
+def test_its_partition_is_gone_when_it_ends_before_its_time(order: Any) -> None:
+    queue, back = make(order=order()), claimer(3, "a")
+    queue.claim(back)
+    end(queue, back)
+    assert queue.parts == {}
+    loose = claimer(4, None)
+    queue.claim(loose)
+    come_in(queue, loose)
+    assert start(queue) is loose

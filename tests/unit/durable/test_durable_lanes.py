@@ -26,12 +26,13 @@ from lane_obs import (
 from lane_obs.clock import sleep
 from lane_obs.command import registry
 from lane_obs.storage import MemoryStorage
+from tests.unit.durable.support import Kept, killed
+from tests.unit.durable.support import restarted as started_again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lane_obs.storage.change import Change
-    from lane_obs.storage.record import StoredCommand
 
 LANES = {"a": LaneConfig(0, 1), "b": LaneConfig(0, 2), "memory": LaneConfig(0, 2, durable=False)}
 ran: list[Any] = []
@@ -72,38 +73,8 @@ def nothing_ran() -> Iterator[None]:
     ran.clear()
 
 
-class Kept(MemoryStorage):
-    """A storage in memory that outlives its queue, as a file does."""
-
-    def rows(self) -> list[tuple[str, str, int]]:
-        return [(row.command_type, row.state, row.attempt) for row in self.stored()]
-
-    def stored(self) -> list[StoredCommand]:
-        return sorted(self._commands.values(), key=lambda row: row.seq)
-
-
-async def killed(manager: QueueManager) -> None:
-    """Ends a queue as `kill -9` would: what it was about to write is not written."""
-    journal = manager._durability.journal
-    assert journal is not None
-    kept, journal.storage = journal.storage, _Deaf()
-    await journal.storage.open()
-    await kept.close()
-    await manager.close()
-
-
-class _Deaf(MemoryStorage):
-    """Takes all and keeps nothing of it where anyone looks."""
-
-
-async def restarted(
-    storage: Kept, clock: VirtualClock, lanes: Any = None, **options: Any
-) -> tuple[QueueManager, MemorySink]:
-    sink = MemorySink()
-    manager = QueueManager(lanes or LANES, storage=storage, clock=clock, sinks=[sink], **options)
-    await manager.start()
-    await sink.wait_for("queue.recovery.complete")
-    return manager, sink
+async def restarted(storage: Kept, clock: VirtualClock, lanes: Any = None) -> tuple[QueueManager, MemorySink]:
+    return await started_again(storage, clock, lanes or LANES)
 
 
 # --- while it runs ----------------------------------------------------------------------------------------------

@@ -177,11 +177,11 @@ class Running:
             pytest.fail(f"no {key}: {self.storage}, {[event.key for event in self.sink.events][-8:]}")
 
     async def until(self, *words: str) -> None:
-        """Returns once the storage has tried again and says one of these. It opens its files anew from then on."""
-        before = self.storage.failures
+        """Returns once the storage has tried again twice, having dropped its open files by then, and says so."""
+        enough = self.storage.failures + 2
         try:
             async with asyncio.timeout(20):
-                while self.storage.failures == before or not any(word in str(self.storage.error) for word in words):
+                while self.storage.failures < enough or not any(word in str(self.storage.error) for word in words):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             pytest.fail(f"none of {words}: {self.storage}")

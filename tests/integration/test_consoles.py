@@ -22,6 +22,7 @@ from dashboards import consoles
 from lane_obs import LaneConfig, MemorySink, MonitorConfig, QueueManager, QueueMonitor
 from lane_obs.alerts import Rule
 from lane_obs.alerts.prometheus import prometheus_rules
+from lane_obs.metrics.catalogue import BLOCKED_BY
 from lane_obs.observability import Metrics, Observability
 from tests.conftest import run_clean
 from tests.integration.services import grafana
@@ -397,7 +398,7 @@ def test_a_lane_has_all_panels_of_its_dashboard_with_their_courses(shown: Shown)
     cards = {card.one("h3").text: card for card in page.all("section", "card")}
     assert list(cards) == titles
     causes = {row.one("th").text: row for row in cards["Wait by cause"].one("tbody").all("tr")}
-    assert list(causes) == ["pause", "priority", "slots"]
+    assert list(causes) == sorted(BLOCKED_BY)
     assert causes["pause"].all("td")[-1].text not in ("0%", NONE)
     assert causes["slots"].all("td")[-1].text == "0%"
     (ready,) = cards["Ready commands"].one("tbody").all("tr")

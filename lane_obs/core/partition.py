@@ -37,19 +37,21 @@ class Heads(Protocol):
         """Notes that a command inside has ended without starting."""
 
 
-class _Behind(msgspec.Struct, eq=False):
-    """Ready commands that are behind another one of their partition, in the order of their numbers.
+class _Line(msgspec.Struct, eq=False):
+    """A partition with more than one command: the one that has it, and ready ones behind it, in order of their numbers.
 
     It is small, as there may be one for each of a million keys: a deque alone takes 700 bytes.
     """
 
+    head: Record
+    """It is lined up, runs, or backs off."""
     fresh: list[Any]
     """In the order of their numbers, from the index `first`; what came before is gone."""
     first: int = 0
     returned: list[tuple[int, int, Record]] = []
     """A heap. The middle item settles ties: a command that ended here and was requeued stands inside twice."""
     gone: int = 0
-    """How many of those inside have ended."""
+    """How many of those behind have ended."""
 
     def __len__(self) -> int:
         return len(self.fresh) - self.first + len(self.returned) - self.gone
@@ -89,14 +91,6 @@ class _Behind(msgspec.Struct, eq=False):
             self.gone = 0
 
 
-class _Part(msgspec.Struct, eq=False):
-    """One partition."""
-
-    head: Record
-    """The command that has the partition: it is lined up, runs, or backs off."""
-    behind: _Behind | None = None
-
-
 class PartitionedQueue:
     """Ready commands, of which one a partition is lined up, and only while none of that partition runs or backs off.
 
@@ -119,7 +113,8 @@ class PartitionedQueue:
         self._order = order
         self._fair = order if isinstance(order, FairQueue) else None
         self._changed = getattr(order, "changed", None)
-        self.parts: dict[Hashable, _Part] = {}
+        # One that has a partition for itself stands for it: it takes no more memory then.
+        self.parts: dict[Hashable, Record | _Line] = {}
         self._inside: dict[Record, float] = {}
         """All ready commands, and since when they are ready, longest first."""
         self._displaced: set[Record] = set()
@@ -136,12 +131,12 @@ class PartitionedQueue:
             part = self.parts.get(key)
             if part is not None:
                 self.held += 1
-                if part.behind is None:
-                    part.behind = _Behind([record])
+                if isinstance(part, _Line):
+                    part.fresh.append(record)
                 else:
-                    part.behind.fresh.append(record)
+                    self.parts[key] = _Line(part, [record])
                 return
-            self.parts[key] = _Part(record)
+            self.parts[key] = record
         self._order.add(record)
 
     def put_back(self, record: Record) -> None:
@@ -151,21 +146,21 @@ class PartitionedQueue:
         if key is not None:
             part = self.parts.get(key)
             if part is None:
-                self.parts[key] = _Part(record)
-            elif part.head is not record and not self._gets_in(record, part):
+                self.parts[key] = record
+            elif _head_of(part) is not record and not self._gets_in(record, part):
                 return
         self._order.put_back(record)
 
-    def _gets_in(self, record: Record, part: _Part) -> bool:
+    def _gets_in(self, record: Record, part: Record | _Line) -> bool:
         """Puts a command behind the head of its partition, or that one behind it."""
         self.held += 1
-        if part.behind is None:
-            part.behind = _Behind([])
+        if not isinstance(part, _Line):
+            part = self.parts[record.part] = _Line(part, [])
         head = part.head
         if head.state is not _READY or head.attempt or head.seq < record.seq:
-            part.behind.put_back(record)
+            part.put_back(record)
             return False
-        part.behind.put_back(head)
+        part.put_back(head)
         part.head = record
         if self._fair is None:  # that one keeps one head a partition
             self._displaced.add(head)
@@ -195,12 +190,12 @@ class PartitionedQueue:
         part = None if record.part is None else self.parts[record.part]
         if part is None:
             self._order.forget(record)
-        elif part.head is record:
+        elif _head_of(part) is record:
             self._order.forget(record)
             self._move_up(part)
         else:
-            assert part.behind is not None
-            part.behind.forget()
+            assert isinstance(part, _Line)
+            part.forget()
             self.held -= 1
             if record in self._displaced:
                 self._displaced.discard(record)
@@ -209,30 +204,26 @@ class PartitionedQueue:
     def ended(self, record: Record) -> bool:
         """Notes that a command has ended while it was not inside; whether another one has got its partition."""
         part = self.parts.get(record.part)
-        if part is None or part.head is not record:
+        if part is None or _head_of(part) is not record:
             return False
-        if part.behind is None:
-            self._give_up(record.part)
-            return False
-        self._move_up(part)
-        return bool(self._lined_up)
+        return self._move_up(part)
 
-    def _move_up(self, part: _Part) -> None:
-        """Gives a partition to the next of its commands; without one, it is gone."""
-        behind = part.behind
-        record = None if behind is None else behind.pop()
-        if record is None or behind is None:
-            self._give_up(part.head.part)
-            return
+    def _move_up(self, part: Record | _Line) -> bool:
+        """Gives a partition to the next of its commands; without one, it is gone, and False."""
+        record = part.pop() if isinstance(part, _Line) else None
+        if record is None or not isinstance(part, _Line):
+            self._give_up(_head_of(part).part)
+            return False
         part.head = record
-        if behind.first == len(behind.fresh) and not behind.returned:
-            part.behind = None
+        if part.first == len(part.fresh) and not part.returned:
+            self.parts[record.part] = record
         self.held -= 1
         if record in self._displaced:
             self._displaced.discard(record)
         else:
             self._order.put_back(record)
         self._lined_up.append(record)
+        return True
 
     def _give_up(self, key: Hashable) -> None:
         del self.parts[key]
@@ -252,7 +243,7 @@ class PartitionedQueue:
     def is_held(self, record: Record) -> bool:
         """Whether a ready command is not lined up, as another one of its partition is ahead of it."""
         part = self.parts.get(record.part)
-        return part is not None and part.head is not record
+        return part is not None and _head_of(part) is not record
 
     def take_lined_up(self) -> list[Record]:
         """The commands that became lined up since last asked, other than when they were put in."""
@@ -296,5 +287,9 @@ class PartitionedQueue:
     def list_parts(self) -> Iterator[tuple[Hashable, int, bool]]:
         """Each partition, with how many of its commands are ready, and whether one runs. From any thread."""
         for key, part in list(self.parts.items()):
-            state, behind = part.head.state, part.behind
-            yield key, (state is _READY) + (0 if behind is None else len(behind)), state is _RUNNING
+            state = _head_of(part).state
+            yield key, (state is _READY) + (len(part) if isinstance(part, _Line) else 0), state is _RUNNING
+
+
+def _head_of(part: Record | _Line) -> Record:
+    return part.head if isinstance(part, _Line) else part

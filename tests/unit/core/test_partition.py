@@ -179,7 +179,7 @@ def test_a_delayed_command_with_a_lower_number_goes_first(order: type[Any]) -> N
     assert queue.peek() is None  # 5 is there, but held
     came = []
     for seq in (3, 4, 5):
-        end(queue, next(part.head for part in queue.parts.values() if part.head.part == "a"))
+        end(queue, getattr(queue.parts["a"], "head", queue.parts["a"]))
         came += seqs(queue.take_lined_up())
         if seq < 5:
             assert start(queue).seq == seq + 1

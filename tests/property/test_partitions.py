@@ -24,7 +24,21 @@ if TYPE_CHECKING:
 
 SEEDS = st.integers(0, 2**32)
 READY, RUNNING, BACKOFF, DELAYED = State.READY, State.RUNNING, State.BACKOFF, State.DELAYED
-WAYS = ["submit", "submit", "delay", "due", "due", "start", "start", "start", "succeed", "back off", "retry", "cancel"]
+WAYS = [
+    "submit",
+    "submit",
+    "delay",
+    "due",
+    "due",
+    "start",
+    "start",
+    "start",
+    "succeed",
+    "back off",
+    "retry",
+    "cancel",
+    "claim",
+]
 
 
 class PlainOrder:
@@ -123,6 +137,8 @@ class Bench:
                 self.queue.add(alone)
             else:
                 alone.state = DELAYED
+        elif way == "claim":
+            self.claim()
         elif way == "start":
             if before:
                 self.start(before)
@@ -133,6 +149,16 @@ class Bench:
         assert set(came) == self.lined_up() - before - {alone}
         for one in came:
             one.since = self.now  # as the engine does, which counts the wait up to here by its cause
+
+    def claim(self) -> None:
+        """One comes in that backed off in an earlier process; in that, no other of its partition had begun."""
+        begun = {one.part for one in self.live if one.attempt}
+        free = [key for key in self.keys if key is None or key not in begun]
+        if free:
+            self.seq += 1
+            back = Record(self.seq, None, self.now, BACKOFF, attempt=1, since=self.now, part=self.rng.choice(free))
+            self.live.append(back)
+            self.queue.claim(back)
 
     def start(self, lined_up: set[Record]) -> None:
         head = self.queue.peek()

@@ -73,12 +73,13 @@ class Database:
         except BaseException:
             self.drop()
             raise
+        self._makes_log = self._makes_log and read_only  # else it may be another's by the end
         self.uid = ledger.uid
         self.commits, self.commands, self.letters = ledger.commits, ledger.commands, ledger.letters
         self.last_seq = ledger.last_seq
         self.schema_version, self.wal_pages = SCHEMA_VERSION, 0
         self._name, self._wal_name = str(self.path), str(wal_of(self.path))
-        self._file = os.stat(self._name)
+        self._file = look_at(self._name)
         self.file_bytes = self._file.st_size + sum(log.stat().st_size for log in [wal_of(self.path)] if log.exists())
         self._wal_file: os.stat_result | None = None
         self._connection.set_wal_hook(self._note_wal)

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 NS: Final = 1_000_000_000
 """Nanoseconds in a second."""
+LAST_SECOND: Final = 253_402_300_799
+"""The last second of the year 9999, in Unix seconds: Python knows no later one."""
 _LARGEST: Final = 10**12
 _COMPACT_FLOOR = 64
 # A future's callback, the task it wakes, and a callback that task schedules are three hops through the loop's

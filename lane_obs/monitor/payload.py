@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from lane_obs.clock import LAST_SECOND
 from lane_obs.monitor.alert import AlertState
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 _NEVER: Final = "0001-01-01T00:00:00Z"
 """Go's time zero: what an alert that fires has for its end."""
-_LAST_SECOND: Final = 253_402_300_799
 _FNV_OFFSET: Final = 14_695_981_039_346_656_037
 _FNV_PRIME: Final = 1_099_511_628_211
 _SEPARATOR: Final = b"\xff"
@@ -22,7 +22,7 @@ _SEPARATOR: Final = b"\xff"
 
 def to_time(at: float) -> str:
     """Unix seconds in the form of RFC 3339, to the millisecond."""
-    moment = datetime.fromtimestamp(min(max(at, 0.0), _LAST_SECOND), UTC)
+    moment = datetime.fromtimestamp(min(max(at, 0.0), LAST_SECOND), UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

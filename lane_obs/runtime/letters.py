@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs import events
+from lane_obs.clock import LAST_SECOND
 from lane_obs.core.state import FINAL, State
 from lane_obs.errors import DuplicateId, LaneObsError
 from lane_obs.runtime.codec import decode
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 
 _REASONS: Final = {str(state): state for state in FINAL}
-_LATEST: Final = 253_402_300_799.0
-"""The last second of the year 9999: Python knows no later one."""
 
 
 def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:
@@ -45,7 +44,7 @@ def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:
         letter.error_type,
         letter.error,
         letter.attempts,
-        datetime.fromtimestamp(min(max(letter.failed_at, 0.0), _LATEST), UTC),
+        datetime.fromtimestamp(min(max(letter.failed_at, 0.0), LAST_SECOND), UTC),
         None,
         again,
     )

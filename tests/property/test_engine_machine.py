@@ -10,11 +10,13 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from lane_obs import CAUSES, LaneConfig, State, WaitByCause
+from lane_obs import CAUSES, LaneConfig, Partitions, PriorityBoost, State, WaitByCause
 from lane_obs.core.engine import Engine
+from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.record import Record
 from lane_obs.core.state import FINAL
 from tests.property.model import WAITING, PlainCommand, PlainLane, PlainQueue
+from tests.property.walk import plain_boost
 
 if TYPE_CHECKING:
     from lane_obs.core.lane import Lane
@@ -28,6 +30,7 @@ ENDS_OF_RUNNING = [State.SUCCEEDED, State.FAILED, State.TIMED_OUT, State.CANCELL
 ENDS_OF_READY = [State.CANCELLED, State.EXPIRED, State.FAILED]
 ENDS_OF_DELAYED = [State.CANCELLED, State.EXPIRED]
 PRIORITIES = [0, 0, 0, 1, -5]
+DUE_WITHIN = 1e-6
 
 
 @st.composite
@@ -37,22 +40,55 @@ def limits(draw: st.DrawFn) -> tuple[int, int]:
 
 
 LANES = st.lists(st.tuples(limits(), st.sampled_from(PRIORITIES)), min_size=1, max_size=4)
+ORDERS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "boosted": {"boost": PriorityBoost.standard(floor=-9)},
+    "aged": {"boost": PriorityBoost.ageing(7.3, floor=-3)},
+    "keyed": {"partitions": Partitions.per_key()},
+    "boosted and keyed": {"boost": PriorityBoost.aggressive(floor=-9), "partitions": Partitions.per_key()},
+}
+KEYS = [None, "x", "x", "y"]
+DEADLINES = [None, 1.7, 33.3]
+
+
+class OwnRecord(Record):
+    """A record with a deadline, as handles have one."""
+
+    whole: float | None = None
+
+    @property
+    def deadline(self) -> float | None:
+        return self.whole
 
 
 class EngineMachine(RuleBasedStateMachine):
     """Drives the engine as the dispatcher does, and a plain model beside it."""
 
-    @initialize(lanes=LANES, spare=st.sampled_from([None, 0, 0, 1, 1, 2, 3]), now=st.sampled_from([0.0, 1_000_000.0]))
-    def build(self, lanes: list[tuple[tuple[int, int], int]], spare: int | None, now: float) -> None:
+    @initialize(
+        lanes=LANES,
+        spare=st.sampled_from([None, 0, 0, 1, 1, 2, 3]),
+        now=st.sampled_from([0.0, 1_000_000.0]),
+        orders=st.lists(st.sampled_from(["plain", "plain", *ORDERS]), min_size=4, max_size=4),
+    )
+    def build(self, lanes: list[tuple[tuple[int, int], int]], spare: int | None, now: float, orders: list[str]) -> None:
         reserved = sum(minimum for (minimum, _), _ in lanes)
         limit = None if spare is None else max(1, reserved + spare)
         named = {f"lane-{number}": lane for number, lane in enumerate(lanes)}
-        configs = {name: LaneConfig(*bounds, priority=priority) for name, (bounds, priority) in named.items()}
+        fields = {name: ORDERS[orders[number % 4]] for number, name in enumerate(named)}
+        configs = {
+            name: LaneConfig(*bounds, priority=priority, **fields[name]) for name, (bounds, priority) in named.items()
+        }
         self.now = now
         self.engine = Engine(configs, limit, now)
         self.model = PlainQueue(
-            [PlainLane(name, *bounds, priority) for name, (bounds, priority) in named.items()], limit
+            [
+                PlainLane(name, *bounds, priority, boost=plain_boost(configs[name].boost))
+                for name, (bounds, priority) in named.items()
+            ],
+            limit,
         )
+        self.model.now = now
+        self.picks = random.Random(len(lanes) + sum(priority for _, priority in lanes))
         self.pairs: list[tuple[Record, PlainCommand]] = []
         self.seq = 0
         self.requeueable: list[tuple[int, PlainLane]] = []
@@ -85,9 +121,12 @@ class EngineMachine(RuleBasedStateMachine):
         return found[index % len(found)]
 
     def enter(self, seq: int, lane: PlainLane, *, delayed: bool, returning: bool = False) -> None:
-        record = Record(seq, self.engine.lane(lane.name), self.now)
+        home = self.engine.lane(lane.name)
+        key = self.picks.choice(KEYS) if home.config.partitions is not None else None
+        deadline = self.picks.choice(DEADLINES) if home.config.boost is not None else None
+        record = OwnRecord(seq, home, self.now, part=key, whole=deadline)
         self.engine.submit(record, self.now, delayed=delayed, returning=returning)
-        self.pairs.append((record, self.model.submit(seq, lane, delayed=delayed)))
+        self.pairs.append((record, self.model.submit(seq, lane, delayed=delayed, key=key, deadline=deadline)))
 
     def start_one(self) -> tuple[Record, PlainCommand] | None:
         """Starts what the engine chooses and compares it with what the model would choose."""
@@ -218,9 +257,19 @@ class EngineMachine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         if self.mid_dispatch:  # the dispatcher never stops half-way: no time passes within a dispatch
             self.dispatch()
-        before = self.now
-        self.now = before + seconds
-        self.model.pass_time(self.now - before)
+        until = self.now + seconds
+        timers = self.engine.timers
+        # The model rounds ages to a microsecond: what is due within that is due.
+        while (due := timers.next_at()) <= until + DUE_WITHIN:
+            self.pass_time(max(min(due, until), self.now))
+            for kind, about in timers.pop_due(self.now + DUE_WITHIN):
+                self.engine.order.on_timer(kind, about, self.now)
+        self.pass_time(until)
+
+    def pass_time(self, until: float) -> None:
+        before, self.now = self.now, until
+        self.model.pass_time(until - before)
+        self.model.now = until
 
     # --- looks, which must change nothing: therefore not after every step ------------------------------------------
 
@@ -235,8 +284,11 @@ class EngineMachine(RuleBasedStateMachine):
         lane, plain = self.lane(index)
         ready = self.model.of(plain, State.READY)
         records = {id(command): record for record, command in self.pairs}
-        oldest = records[id(self.model.head(plain))] if ready else None
-        assert lane.oldest() is oldest
+        oldest = lane.oldest()
+        if not isinstance(lane.ready, ReadyQueue):
+            assert (oldest in records.values()) if ready else oldest is None
+            return
+        assert oldest is (records[id(self.model.head(plain))] if ready else None)
         assert lane.ready.oldest_since() == min((records[id(command)].since for command in ready), default=None)
         for command in ready:
             assert lane.ready.ahead_of(command.seq) == sum(other.seq < command.seq for other in ready)
@@ -247,7 +299,8 @@ class EngineMachine(RuleBasedStateMachine):
             self.dispatch()
         for record, command in self.pairs:
             if command.state is State.READY:
-                assert CAUSES[record.home.meter.cause] == self.model.cause(command)
+                cause = "partition" if record.home.is_held(record) else CAUSES[record.home.meter.cause]
+                assert cause == self.model.cause(command)
 
     # --- always -------------------------------------------------------------------------------------------------
 
@@ -280,6 +333,8 @@ class EngineMachine(RuleBasedStateMachine):
                 self.finish(0, State.SUCCEEDED)
         assert not self.pairs
         assert self.engine.live == 0
+        assert len(self.engine.timers) == 0
+        assert {lane.partitions for lane in self.engine.lanes.values()} <= {None, 0}
         self.every_command_is_in_one_state_and_none_is_lost()
 
 
@@ -328,7 +383,8 @@ def test_the_engine_does_as_the_plain_model_says_on_a_long_walk(seed: int) -> No
     rng = random.Random(seed)
     machine = EngineMachine()
     lanes = [(bounds(rng), rng.choice(PRIORITIES)) for _ in range(rng.randint(1, 5))]
-    machine.build(lanes, rng.choice([None, 0, 0, 1, 2, 3]), 1_000_000.0)
+    orders = rng.choices(["plain", *ORDERS], k=4)
+    machine.build(lanes, rng.choice([None, 0, 0, 1, 2, 3]), 1_000_000.0, orders)
     for name in rng.choices(list(STEPS), list(STEPS.values()), k=300):
         if machine.can(name):
             getattr(machine, name)(**arguments(name, rng))

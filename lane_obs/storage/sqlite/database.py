@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
@@ -21,6 +20,7 @@ from lane_obs.storage.sqlite.row import AFTER_ALL, BEFORE_ALL, to_command, to_le
 from lane_obs.storage.sqlite.transaction import write
 
 if TYPE_CHECKING:
+    import os
     from pathlib import Path
 
     from lane_obs.storage.record import StoredCommand, StoredDeadLetter

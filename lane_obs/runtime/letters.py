@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 
 _REASONS: Final = {str(state): state for state in FINAL}
-_LATEST: Final = 253_402_300_799.0
-"""The last second of the year 9999: Python knows no later one."""
+_LATEST: Final = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
 
 
 def restored(letter: StoredDeadLetter, threads: ThreadCalls) -> DeadLetter:

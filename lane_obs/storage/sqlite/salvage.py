@@ -127,31 +127,38 @@ class Salvage:
                     last = max(last, row[0])
                     yield row
             except apsw.Error as error:
-                start = self._next_start(table, key, last + 1)
+                # A key may be readable where the rest of its row is not: then only that row is lost.
+                bad = self._first_key(table, key, last + 1)
+                start = self._next_start(table, key, last + 1 if bad is None else bad)
                 end = "the end" if start is None else f"{key} {start - 1}"
-                self._losses.note(f"{table}, from {key} {last + 1} to {end}: {error}")
+                begin = "the first" if last < BEFORE_ALL else f"{key} {last + 1}"
+                self._losses.note(f"{table}, from {begin} to {end}: {error}")
             else:
                 return
 
     def _next_start(self, table: str, key: str, bad: int) -> int | None:
         """The lowest key above one that cannot be read from where the table can be read again."""
+        if bad < 0 and self._first_key(table, key, 0) is None:
+            bad = 0  # hardly any key is below, and steps that double from the lowest of all would pass over the others
         step, start = 1, bad + 1
-        while start < AFTER_ALL and not self._can_start(table, key, start):
+        while start < AFTER_ALL and self._first_key(table, key, start) is None:
             bad, step = start, step * 2
             start = min(bad + step, AFTER_ALL)
         if start >= AFTER_ALL:
             return None
         while start - bad > 1:
             middle = (bad + start) // 2
-            bad, start = (bad, middle) if self._can_start(table, key, middle) else (middle, start)
+            bad, start = (middle, start) if self._first_key(table, key, middle) is None else (bad, middle)
         return start
 
-    def _can_start(self, table: str, key: str, start: int) -> bool:
+    def _first_key(self, table: str, key: str, start: int) -> int | None:
+        """The first key from `start` on, where the table can be read from; `None` where it cannot, or there is none."""
         query = f"SELECT {key} FROM {table} NOT INDEXED WHERE {key} >= ? ORDER BY {key} LIMIT 1"
         try:
-            return bool(self._connection.execute(query, (start,)).fetchall())
+            found: list[Any] = self._connection.execute(query, (start,)).fetchall()
         except apsw.Error:
-            return False
+            return None
+        return found[0][0] if found and found[0][0] >= start else None
 
 
 def _as_text(row: tuple[Any, ...], columns: tuple[str, ...]) -> list[Any]:

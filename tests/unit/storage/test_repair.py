@@ -103,6 +103,41 @@ def test_a_damaged_page_costs_the_rows_on_it(folder: Path) -> None:
     assert lost <= {line.removeprefix("command ").strip("'") for line in report.lost}
 
 
+def test_the_first_page_of_rows_costs_its_own_rows_only(folder: Path) -> None:
+    def wipe(content: bytearray) -> None:
+        leaf_of_table, row = 13, b"c1awork" + b"x" * 200  # the root was a leaf once, and has traces of it
+        pages = [content[start : start + PAGE_BYTES] for start in range(0, len(content), PAGE_BYTES)]
+        (number,) = [number for number, page in enumerate(pages) if page[0] == leaf_of_table and row in page]
+        content[number * PAGE_BYTES : (number + 1) * PAGE_BYTES] = bytes(PAGE_BYTES)
+
+    damage(folder / "queue.db", wipe)
+    report = repair(folder)
+    assert 270 < report.commands < 300
+    assert "commands, from the first to seq" in report.lost[0]
+    with opened(folder) as database:
+        assert commands_of(database) == COMMANDS[-report.commands :]
+        assert letters_of(database) == LETTERS
+
+
+def test_a_row_whose_key_can_be_read_and_the_rest_not_costs_that_row_only(tmp_path: Path) -> None:
+    commands = [command(seq, payload=b"%d" % seq * (9_000 if seq in {1, 7} else 1)) for seq in range(1, 11)]
+    with opened(tmp_path) as database:
+        do(database, *map(Save, commands))
+        database.close()
+
+    def misdirect(content: bytearray) -> None:
+        """The pages that go on with a long row have the number of the next page first."""
+        for text in (b"1", b"7"):
+            start = page_of(content, text * (PAGE_BYTES - 4))
+            content[start : start + 4] = (2**31).to_bytes(4, "big")
+
+    damage(tmp_path / "queue.db", misdirect)
+    report = repair(tmp_path)
+    assert report.commands == 8
+    with opened(tmp_path) as database:
+        assert commands_of(database) == [stored for stored in commands if stored.seq not in {1, 7}]
+
+
 def test_a_damaged_first_page_costs_nothing(folder: Path) -> None:
     def wipe(content: bytearray) -> None:
         content[16:PAGE_BYTES] = bytes(PAGE_BYTES - 16)

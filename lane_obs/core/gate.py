@@ -120,13 +120,14 @@ class Gates:
 
     def for_all(self, limits: Sequence[RateLimit], now: float) -> None:
         """Sets the rate limits that all lanes have; before the first of them is there."""
-        self._of_all = tuple(self._gate_of(limit, now) for limit in limits)
+        self._of_all = tuple(self._gate_of(limit, now, []) for limit in limits)
 
     def attach(self, lane: Lane, now: float) -> None:
-        """Gives a lane the rate limits that its policies say, in place of those it has."""
+        """Gives a lane the rate limits that its policies say, in place of those it has; the same ones are kept."""
         of_all = {gate.limit.name for gate in self._of_all} - {None}  # shared with the queue: it has those already
         limits = (limit for limit in lane.config.rate_limits if limit.name not in of_all)
-        gates = self._of_all + tuple(self._gate_of(limit, now) for limit in limits)
+        had = [gate for gate in lane.gates[len(self._of_all) :] if gate.limit.name is None]
+        gates = self._of_all + tuple(self._gate_of(limit, now, had) for limit in limits)
         self.detach(lane)
         lane.gates = gates
 
@@ -140,8 +141,12 @@ class Gates:
                     del self._shared[gate.limit.name]
         lane.gates = ()
 
-    def _gate_of(self, limit: RateLimit, now: float) -> Gate:
-        gate = self._shared.get(limit.name) if limit.name is not None else None
+    def _gate_of(self, limit: RateLimit, now: float, had: list[Gate]) -> Gate:
+        """The gate for a limit: that of those who share it, one that the lane has had for it, or a new one."""
+        if limit.name is not None:
+            gate = self._shared.get(limit.name)
+        elif (gate := next((old for old in had if old.limit == limit), None)) is not None:
+            had.remove(gate)  # the same limit twice is two
         if gate is None:
             gate = Gate(limit, make_limiter(limit, now))
             if limit.name is not None:

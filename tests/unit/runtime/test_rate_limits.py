@@ -426,6 +426,36 @@ async def test_another_limit_counts_at_once(clock: VirtualClock, limit: RateLimi
     assert starts.times == pytest.approx(at)
 
 
+KEPT, OTHER = RateLimit.per_second(1, burst=4), RateLimit.sliding_window(50, 10)
+
+
+@pytest.mark.parametrize("kept", [KEPT, RateLimit.sliding_window(4, 60), RateLimit.shared("x", KEPT)])
+@pytest.mark.parametrize("for_all", [None, OTHER])
+async def test_a_limit_that_stays_among_others_is_kept_as_it_is(
+    clock: VirtualClock, kept: RateLimit, for_all: RateLimit | None
+) -> None:
+    starts = Starts(clock)
+    async with running(clock, lane(kept), rate_limit=for_all) as manager:
+        for _ in range(20):
+            await manager.submit("a", starts)
+        for limits in ([kept], [kept, OTHER], [OTHER, kept], [ONE_A_SECOND, OTHER, kept], kept):
+            manager.set_lane("a", rate_limit=limits)
+            await clock.advance(0)
+        assert starts.times == [0] * 4
+        await manager.remove_lane("a", cancel=True)
+
+
+async def test_the_same_limit_twice_is_two(clock: VirtualClock) -> None:
+    starts = Starts(clock)
+    async with running(clock, lane(KEPT)) as manager:
+        for _ in range(5):
+            await manager.submit("a", starts)
+        await clock.advance(0)
+        manager.set_lane("a", rate_limit=[KEPT, KEPT])
+        await clock.run(manager.drain())
+    assert starts.times == [0, 0, 0, 0, 1]
+
+
 async def test_when_a_lane_leaves_a_shared_limit_others_go_on(clock: VirtualClock) -> None:
     starts, shared = Starts(clock), RateLimit.shared("x", RateLimit.per_second(1, burst=10))
     async with running(clock, {"a": lane(shared), "b": lane(shared, priority=1)}) as manager:

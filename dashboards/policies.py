@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dashboards.board import Row
-from dashboards.panels import COUNT, PER_SECOND, RATIO, Query, Words, graph
-from dashboards.promql import rate, total
+from dashboards.panels import COUNT, PER_SECOND, RATIO, SECONDS, Query, Words, graph
+from dashboards.promql import highest, rate, total
 from lane_obs.metrics import catalogue as c
 
 _NO_LIMIT, _NO_PARTITIONS = "No rate limit", "No partitions"
@@ -48,6 +48,16 @@ def row() -> Row:
             ),
             Query(total(c.PARTITION_DEPTH, "lane", "partition"), "{{lane}} {{partition}}"),
             unit=COUNT,
+            none=_NO_PARTITIONS,
+        ),
+        graph(
+            Words(
+                "Partitions that wait longest",
+                "How long the next command of a partition has been ready, of the ten where that is longest; none where "
+                "a lane has more than 1,000.",
+            ),
+            Query(highest(c.PARTITION_AGE, "lane", "partition"), "{{lane}} {{partition}}"),
+            unit=SECONDS,
             none=_NO_PARTITIONS,
         ),
     ]

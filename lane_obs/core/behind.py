@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
@@ -55,6 +56,19 @@ class Behind(msgspec.Struct, eq=False):
                 return record
             self.gone -= 1
 
+    def peek(self) -> Record | None:
+        """The first one that is ready, left inside; `None` when there is none. From any thread."""
+        fresh = self.fresh
+        first: Record | None = None
+        with contextlib.suppress(IndexError):  # the queue's thread takes some out meanwhile
+            for index in range(self.first, len(fresh)):
+                first = fresh[index]
+                if first is not None and first.state is _READY:
+                    break
+                first = None
+        ready = [record for _, _, record in list(self.returned) if record.state is _READY]
+        return min(ready if first is None else [*ready, first], key=_number, default=None)
+
     def forget(self) -> None:
         """Notes that one of those inside has ended."""
         self.gone += 1
@@ -64,3 +78,7 @@ class Behind(msgspec.Struct, eq=False):
             self.returned = [item for item in self.returned if item[2].state is _READY]
             heapify(self.returned)
             self.gone = 0
+
+
+def _number(record: Record) -> int:
+    return record.seq

@@ -193,6 +193,13 @@ class Lane:
         depths = ((waiting, str(name)) for name, waiting, _running in self.parted.list_parts())
         return {name: waiting for waiting, name in nlargest(_SHOWN_PARTITIONS, depths)}
 
+    def partition_ages(self, now: float) -> dict[str, float]:
+        """How long the next command has been ready, of the partitions where that is longest. From any thread."""
+        if self.parted is None or len(self.parted.parts) > _MOST_PARTITIONS:
+            return {}
+        ages = ((max(now - since, 0.0), str(name)) for name, since in self.parted.list_since())
+        return {name: age for age, name in nlargest(_SHOWN_PARTITIONS, ages)}
+
     def is_held(self, record: Record) -> bool:
         """Whether a ready command is behind another of its partition."""
         return self.parted is not None and self.parted.is_held(record)

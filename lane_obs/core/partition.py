@@ -267,3 +267,12 @@ class PartitionedQueue:
         for key, part in list(self.parts.items()):
             state, behind = part.head.state, part.behind
             yield key, (state is _READY) + (0 if behind is None else len(behind)), state is _RUNNING
+
+    def list_since(self) -> Iterator[tuple[Hashable, float]]:
+        """Each partition with a ready command, and since when the next of them is so. From any thread."""
+        for key, part in list(self.parts.items()):
+            behind = part.behind
+            record = part.head if part.head.state is _READY or behind is None else behind.peek()
+            since = None if record is None else self._inside.get(record)
+            if since is not None:
+                yield key, since

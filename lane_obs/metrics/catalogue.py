@@ -53,7 +53,7 @@ LABELS: Final = {
     "state": "`ready`, `delayed`, `backoff`.",
     "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`, "
     "`rate_limit`, `partition` (all ready commands are behind others of their partitions).",
-    "partition": "The partition; at most ten a lane, those with most ready commands.",
+    "partition": "The partition; at most ten a lane, those with most ready commands or the longest wait.",
     "command_type": "Opt-in and capped: the first types seen, and `other` for all that came later.",
     "priority": "The lane's priority in force; 0 goes first.",
     "alert": "The alert's name, as in the Prometheus rules.",
@@ -171,6 +171,12 @@ PARTITION_DEPTH: Final = Metric(
     "Ready commands of the largest partitions; none where a lane has more than 1,000.",
     ("lane", "partition"),
 )
+PARTITION_AGE: Final = Metric(
+    "lane_partition_oldest_ready_age_seconds",
+    "gauge",
+    "How long the next command of a partition has been ready; none where a lane has more than 1,000.",
+    ("lane", "partition"),
+)
 LOOP_LAG: Final = Metric(
     "lane_event_loop_lag_seconds", "histogram", "How late the watchdog's heartbeats ran; empty without one.", ()
 )
@@ -209,8 +215,8 @@ STORED: Final = (
 CATALOGUE: Final = (
     SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
     STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END,
-    DISPATCH_DELAY, BUSY, BLOCKED, BOOSTED, RATE_LEFT, PARTITIONS, PARTITION_DEPTH, LOOP_LAG, INFO, ALERT_STATE,
-    NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES, SINK_DROPPED, SINK_ERRORS, SINK_DISABLED,
-    SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED,
+    DISPATCH_DELAY, BUSY, BLOCKED, BOOSTED, RATE_LEFT, PARTITIONS, PARTITION_DEPTH, PARTITION_AGE, LOOP_LAG, INFO,
+    ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES, SINK_DROPPED, SINK_ERRORS,
+    SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

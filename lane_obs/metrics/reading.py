@@ -56,6 +56,7 @@ _FROM_STATS: Final[dict[Metric, Callable[[Any], Any]]] = {
     catalogue.RATE_LEFT: lambda lane: {} if lane.rate_limit_left is None else lane.rate_limit_left,
     catalogue.PARTITIONS: lambda lane: {} if lane.partitions is None else lane.partitions,
     catalogue.PARTITION_DEPTH: lambda lane: dict(lane.largest_partitions),
+    catalogue.PARTITION_AGE: lambda lane: dict(lane.partition_ages),
     catalogue.INFO: lambda lane: {str(lane.priority): 1},
 }
 _FROM_STORAGE: Final[dict[Metric, Callable[[Any], Any]]] = {

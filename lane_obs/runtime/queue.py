@@ -224,6 +224,7 @@ class CommandQueue(Submitter, Steering):
             rate_limit_left=min((gate.limiter.left(now) for gate in lane.gates), default=None),
             partitions=lane.partitions,
             largest_partitions=lane.largest_partitions(),
+            partition_ages=lane.partition_ages(now),
         )
 
     @property

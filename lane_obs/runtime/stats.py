@@ -34,6 +34,8 @@ class LaneStats(msgspec.Struct, frozen=True):
         partitions: partitions with live commands; `None` in a lane without partitions.
         largest_partitions: ready commands of the partitions that have most of them, ten at most, by name; empty where
             there are more than a thousand partitions, too many to look through.
+        partition_ages: how long the next command of a partition has been ready, of the ten partitions where that is
+            longest, by name; empty as above.
     """
 
     ready: int
@@ -55,6 +57,7 @@ class LaneStats(msgspec.Struct, frozen=True):
     rate_limit_left: float | None = None
     partitions: int | None = None
     largest_partitions: Mapping[str, int] = {}
+    partition_ages: Mapping[str, float] = {}
 
     @property
     def pending(self) -> int:

@@ -120,6 +120,10 @@ class Bench:
         assert sorted(queue.list_parts(), key=str) == sorted(
             ((part, waiting[part], part in running) for part in known), key=str
         )
+        following = {one.part: one for one in sorted(ready, key=lambda one: (one.attempt > 0, -one.seq))}
+        assert dict(queue.list_since()) == {
+            part: self.ready_since[one] for part, one in following.items() if part is not None
+        }
 
     # --- what happens -------------------------------------------------------------------------------------------
 

@@ -240,6 +240,20 @@ def test_the_partitions_tell_what_waits_and_whether_one_runs() -> None:
     assert not queue.is_held(record(9))
 
 
+def test_the_partitions_tell_since_when_their_next_commands_are_ready() -> None:
+    first, gone, second = record(1, "a"), record(2, "a"), record(3, "a")
+    for since, one in enumerate((first, gone, second)):
+        one.since = float(since)
+    queue = make(first, gone, second, record(4))
+    assert list(queue.list_since()) == [("a", 0.0)]
+    start(queue)
+    assert list(queue.list_since()) == [("a", 1.0)]
+    end(queue, gone)
+    assert list(queue.list_since()) == [("a", 2.0)]
+    end(queue, second)
+    assert list(queue.list_since()) == []
+
+
 class ByLevel(ReadyQueue):
     """Notes whose level is said to have changed."""
 

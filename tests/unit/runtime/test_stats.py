@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lane_obs import LaneConfig, QueueManager, RetryPolicy, State, VirtualClock
+from lane_obs import LaneConfig, Partitions, QueueManager, RetryPolicy, State, VirtualClock
 from lane_obs.clock import sleep
 from tests.unit.runtime.support import Attempts, fail, noop, running
 
@@ -115,3 +115,32 @@ async def test_explaining_before_the_start_says_that_the_queue_is_not_started(cl
     assert manager.explain(delayed.id).text == "waits in lane 'a': its delay is not over"
     assert "its lane is paused" in manager.explain(paused.id).text
     await clock.run(manager.close())
+
+
+async def test_a_lane_shows_depth_and_wait_of_ten_partitions(clock: VirtualClock) -> None:
+    async with running(clock, LaneConfig(1, 1, partitions=Partitions.per_key())) as manager:
+        for number in range(12):  # the first one runs, and the second waits for it
+            for _ in range(1 + number // 10):
+                await manager.submit("a", sleep, clock, 60, partition_key=f"k{number}")
+            await clock.advance(1)
+        await manager.submit("a", noop, partition_key="k0")
+        await clock.advance(1)
+        found = manager.stats().lanes["a"]
+        assert (found.partitions, found.ready) == (12, 14)
+        assert {name: found.largest_partitions[name] for name in ("k10", "k11")} == {"k10": 2, "k11": 2}
+        assert found.partition_ages == {f"k{number}": 13.0 - number for number in range(1, 11)}
+        await manager.remove_lane("a", cancel=True)
+
+
+async def test_the_wait_of_a_partition_is_that_of_its_next_command(clock: VirtualClock) -> None:
+    async with running(clock, LaneConfig(1, 4, partitions=Partitions.per_key())) as manager:
+        assert manager.stats().lanes["a"].partition_ages == {}
+        await manager.submit("a", sleep, clock, 10, partition_key="x")
+        assert manager.stats().lanes["a"].partition_ages == {"x": 0.0}
+        await clock.advance(1)
+        assert manager.stats().lanes["a"].partition_ages == {}
+        await manager.submit("a", sleep, clock, 10, partition_key="x")
+        await clock.advance(5)
+        assert manager.stats().lanes["a"].partition_ages == {"x": 5.0}
+        await clock.run(manager.drain())
+        assert manager.stats().lanes["a"].partition_ages == {}

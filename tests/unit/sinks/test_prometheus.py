@@ -143,7 +143,12 @@ def test_every_metric_is_there_with_its_type_and_help_in_both_formats() -> None:
     assert [family.unit for family in openmetrics] == [metric.unit for metric in CATALOGUE]
     without = {family.name + "_total" * (family.type == "counter") for family in classic if not family.samples}
     of_storage = {metric.name for metric in STORED} - {"lane_commands_recovered_total"}
-    of_policies = {"lane_rate_limit_left", "lane_partitions", "lane_partition_depth"}
+    of_policies = {
+        "lane_rate_limit_left",
+        "lane_partitions",
+        "lane_partition_depth",
+        "lane_partition_oldest_ready_age_seconds",
+    }
     of_monitor = {"lane_alert_state", "lane_alert_notifications_total"}
     assert without == of_storage | of_policies | of_monitor
     assert manager.stats().submitted == 0

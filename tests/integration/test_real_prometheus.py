@@ -23,9 +23,12 @@ from lane_obs import (
     LaneConfig,
     MemorySink,
     MonitorConfig,
+    Partitions,
+    PriorityBoost,
     QueueConfig,
     QueueManager,
     QueueMonitor,
+    RateLimit,
     RetryPolicy,
     SystemClock,
 )
@@ -198,6 +201,10 @@ class Blocked:
         pass
 
 
+async def pass_by() -> None:
+    pass
+
+
 async def fail() -> None:
     raise ValueError("bad")
 
@@ -214,12 +221,18 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
 
     sinks: list[AnySink] = [PrometheusSink(registry, queue="troubled"), memory, Broken(), BackgroundSink(blocked)]
     lanes = {name: LaneConfig(1, 2, durable=False) for name in ("a", "b")}
+    lanes["c"] = LaneConfig(
+        0, 1, durable=False, rate_limit=RateLimit.per_minute(1), boost=PriorityBoost.ageing(0.1, floor=-1_000),
+        partitions=Partitions.per_key(),
+    )  # fmt: skip
     options: dict[str, Any] = {"dead_letters": 1, "stuck_after": 0.01, "storage": MemoryStorage()}
     async with QueueManager(lanes, max_concurrency=8, sinks=sinks, **options) as manager:
         told = [CallbackNotifier(lambda _: None, "told")]
         monitor = QueueMonitor(manager, MonitorConfig(interval=0.01, active_warning_threshold=0, notifiers=told))
         await monitor.start()
+        waiting = [await manager.submit("c", pass_by, partition_key="x") for _ in range(3)]
         await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
+        waiting += [await manager.submit("c", pass_by, partition_key=key) for key in "xy"]
         manager.set_lane("a", min_concurrency=2, max_concurrency=3, priority=7)
         handles = [await manager.submit("a", fail) for _ in range(15)]  # more than a failing sink may fail in a row
         for handle in handles:
@@ -238,6 +251,8 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
         finally:
             release.set()
             blocked.released.set()
+            for handle in waiting:  # but for the first, their rate limit keeps them for minutes
+                handle.cancel()
             await monitor.stop()
 
 

@@ -131,7 +131,7 @@ class Engine:
             lane.begin_waiting(mark, now)
         if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
             self.look_at(lane, now)
-        elif lane.turn is None:
+        elif ready == 1 and lane.turn is None:  # else it is lined up, or what blocks it lines it up once it ends
             self._line_up(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:

@@ -230,9 +230,8 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
         told = [CallbackNotifier(lambda _: None, "told")]
         monitor = QueueMonitor(manager, MonitorConfig(interval=0.01, active_warning_threshold=0, notifiers=told))
         await monitor.start()
-        waiting = [await manager.submit("c", pass_by, partition_key="x") for _ in range(3)]
         await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
-        waiting += [await manager.submit("c", pass_by, partition_key=key) for key in "xy"]
+        waiting = [await manager.submit("c", pass_by, partition_key="x") for _ in range(3)]
         manager.set_lane("a", min_concurrency=2, max_concurrency=3, priority=7)
         handles = [await manager.submit("a", fail) for _ in range(15)]  # more than a failing sink may fail in a row
         for handle in handles:
@@ -246,6 +245,8 @@ async def troubled(registry: prometheus_client.CollectorRegistry, prometheus: Pr
         await memory.wait_for("queue.alert.notified")
         stuck.cancel()
         await memory.wait_for("queue.command.stuck")
+        await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
+        waiting += [await manager.submit("c", pass_by, partition_key=key) for key in "xy"]
         try:
             yield
         finally:

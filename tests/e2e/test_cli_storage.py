@@ -540,9 +540,12 @@ def damage(folder: Path) -> None:
 
 
 def wipe(folder: Path) -> None:
-    """Overwrites a page that has dead letters."""
+    """Overwrites a page that has dead letters; they alone have tracebacks."""
     path = folder / "queue.db"
-    at = path.read_bytes().index(b"lost 1") // 4_096 * 4_096
+    pages = path.read_bytes()
+    starts = range(0, len(pages), 4_096)
+    wanted = (b"lost 1", b"Traceback")
+    at = next(start for start in starts if all(text in pages[start : start + 4_096] for text in wanted))
     with path.open("r+b") as file:
         file.seek(at)
         file.write(b"\xff" * 4_096)

@@ -11,9 +11,8 @@ import msgspec
 
 from lane_obs.config.check import check_keys
 from lane_obs.config.lane import LaneConfig, QueueConfig
-from lane_obs.config.partitions import partitions_from_table
 from lane_obs.config.retry import RetryPolicy
-from lane_obs.config.table import boost_from_table, check_table, rate_limit_from_table
+from lane_obs.config.table import boost_from_table, check_table, partitions_from_table, rate_limit_from_table
 from lane_obs.errors import CommandTimeout, ConfigError
 
 if TYPE_CHECKING:

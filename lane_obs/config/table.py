@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.config.boost import PriorityBoost
-from lane_obs.config.check import check_keys
+from lane_obs.config.check import check_keys, to_count
+from lane_obs.config.partitions import PartitionKind, Partitions
 from lane_obs.config.rate_limit import RateLimit, to_rate_limits
 from lane_obs.errors import ConfigError
 
@@ -98,3 +99,30 @@ def boost_from_table(field: str, table: Any) -> PriorityBoost:
     except ConfigError as error:
         name = error.field.removeprefix("boost.")
         raise ConfigError(f"{field}.{kind if name == argument else name}", error.value, error.allowed) from None
+
+
+_TABLE_KINDS = tuple(str(kind) for kind in PartitionKind if kind is not PartitionKind.CUSTOM)
+
+
+def partitions_from_table(field: str, table: Any) -> Partitions:
+    """Makes partitions of a table such as `{ by_key = 16, fair = true }`, `{ per_key = true }`, `{ round_robin = 4 }`.
+
+    Raises:
+        ConfigError: not one kind, a value that is not allowed, or a function, which a file cannot hold.
+    """
+    check_table(field, table)
+    for key in ("custom", "function"):
+        if key in table:
+            raise ConfigError(f"{field}.{key}", table[key], "a function cannot come from a file; give it in Python")
+    check_keys(f"{field}.", table, (*_TABLE_KINDS, "fair"))
+    kinds = [kind for kind in _TABLE_KINDS if kind in table]
+    if len(kinds) != 1:
+        raise ConfigError(field, table, f"give one of {', '.join(_TABLE_KINDS)}")
+    kind, value, fair = kinds[0], table[kinds[0]], table.get("fair", False)
+    if not isinstance(fair, bool):
+        raise ConfigError(f"{field}.fair", fair, "give true or false")
+    if kind == PartitionKind.PER_KEY:
+        if value is not True:
+            raise ConfigError(f"{field}.{kind}", value, "give true")
+        return Partitions(kind, fair=fair)
+    return Partitions(kind, to_count(f"{field}.{kind}", value, minimum=1), fair=fair)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
-from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.state import State
 from lane_obs.core.wait import Access, between
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from lane_obs.config import PriorityBoost
     from lane_obs.core.gate import Gates
     from lane_obs.core.lane import Lane
+    from lane_obs.core.partition import PartitionedQueue
     from lane_obs.core.record import Record
     from lane_obs.core.schedule import Schedule
     from lane_obs.core.timer import Timers
@@ -111,14 +111,12 @@ class Order:
 
     def forget_timer(self, record: Record) -> None:
         """Its level changes no more: it has started, or ended while it was ready."""
-        if record.timer is not None:
-            self._timers.cancel(record.timer)
-            record.timer = None
+        self._timers.forget(record)
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
         lane: Lane = record.home
-        if record.timer is not None:
+        if record.timer is not None:  # seldom, and asked here it saves two calls
             self.forget_timer(record)
         if lane.config.boost is not None and self._may_rise(lane, record, now):
             self.look_at(lane, now)
@@ -141,9 +139,8 @@ class Order:
         lane: Lane = record.home
         record.state = state = State.BACKOFF if record.attempt else State.DELAYED
         lane.counts[state] += 1
-        ready = lane.ready
-        if record.attempt and isinstance(ready, PartitionedQueue):
-            ready.claim(record)  # its partition is its own until it ends
+        if record.attempt and lane.parted is not None:
+            lane.parted.claim(record)  # its partition is its own until it ends
             self.look_at(lane, now)
             self._schedule.settle(now)
 

@@ -65,6 +65,12 @@ class Timers:
             heapify(self._heap)
             self._cancelled = 0
 
+    def forget(self, record: Any) -> None:
+        """Cancels the timer that a command's state has set, where there is one."""
+        if record.timer is not None:
+            self.cancel(record.timer)
+            record.timer = None
+
     def next_at(self) -> float:
         """When the next timer is due; infinity when there is none."""
         heap = self._heap

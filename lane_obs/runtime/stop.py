@@ -72,27 +72,22 @@ class Stops:
             self._stop_attempt(handle, EXPIRED, now)
 
     def _end_waiting(self, handle: CommandHandle[Any], state: State, error: BaseException, now: float) -> None:
-        self._forget_timer(handle)
+        self._timers.forget(handle)
         self._owner.fail(handle, state, error, now)
         self._owner.wake()  # room in a bounded lane, or the last work of a drain
 
     def _stop_attempt(self, handle: CommandHandle[Any], reason: str, now: float) -> None:
         if handle._stop is None:
-            self._forget_timer(handle)
+            self._timers.forget(handle)
             handle.timer = self._timers.set(now + self._stuck_after, timer.STUCK, handle)
             self._owner.arm()
         handle._stop = reason
         if handle._task is not None:
             handle._task.cancel()
 
-    def _forget_timer(self, handle: CommandHandle[Any]) -> None:
-        if handle.timer is not None:
-            self._timers.cancel(handle.timer)
-            handle.timer = None
-
     def stopped(self, handle: CommandHandle[Any]) -> str | None:
         """Notes that an attempt has ended; returns why it was told to stop, `None` if it was not."""
-        self._forget_timer(handle)
+        self._timers.forget(handle)
         self._stuck.pop(handle.seq, None)
         reason, handle._stop = handle._stop, None
         return reason
@@ -100,7 +95,7 @@ class Stops:
     def abandon(self, handle: CommandHandle[Any]) -> None:
         """Gives up a command that ignores its cancellation: it counts as cancelled, whatever its task does."""
         if handle.state is _RUNNING:
-            self._forget_timer(handle)
+            self._timers.forget(handle)
             self._stuck.pop(handle.seq, None)
             task, handle._task = handle._task, None
             error = cancel_error(handle, None)

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from lane_obs import ConfigError, InvalidCommand, Partitions
-from lane_obs.config.partitions import PartitionKind, partitions_from_table
+from lane_obs.config.partitions import PartitionKind
+from lane_obs.config.table import partitions_from_table
 
 
 async def asynchronous(command_type: str, key: str | None) -> int:

@@ -1,0 +1,5 @@
+"""One queue for many processes: the `Broker` port and what implements it."""
+
+from lane_obs.distributed.port import Broker, Listener
+
+__all__ = ["Broker", "Listener"]

@@ -3,7 +3,15 @@
 Errors about bad input also derive from the built-in that Python users expect (`ValueError`, `TypeError`, ...).
 """
 
-from lane_obs.errors.base import (
+from lane_obs.errors.broker import (
+    BrokerError,
+    BrokerMismatch,
+    BrokerRefused,
+    BrokerUnavailable,
+    RemoteError,
+    ResultLost,
+)
+from lane_obs.errors.queue import (
     MAX_SECONDS,
     ClockDeadlock,
     CommandCancelled,
@@ -34,14 +42,6 @@ from lane_obs.errors.base import (
     UnknownLane,
     WrongLoop,
     error_text,
-)
-from lane_obs.errors.broker import (
-    BrokerError,
-    BrokerMismatch,
-    BrokerRefused,
-    BrokerUnavailable,
-    RemoteError,
-    ResultLost,
 )
 from lane_obs.errors.storage import (
     StorageClosed,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lane_obs.errors.base import CommandError, LaneObsError
+from lane_obs.errors.queue import CommandError, LaneObsError
 
 
 class BrokerError(LaneObsError):

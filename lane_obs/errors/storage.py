@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lane_obs.errors.base import LaneObsError
+from lane_obs.errors.queue import LaneObsError
 
 
 class StorageError(LaneObsError):

@@ -170,3 +170,10 @@ class Broker(Protocol):
     def health(self) -> BrokerHealth:
         """How the link to it is; from any thread."""
         ...
+
+    def leading_stats(self) -> BrokerStats | None:
+        """What this member exports of the whole queue: how it was a short time ago; `None` unless this member leads.
+
+        One member leads at a time, so that what is about the whole queue is exported once. From any thread.
+        """
+        ...

@@ -1,4 +1,4 @@
-"""Metrics of several processes in one exposition: every series with the label `worker`, and counters that only grow.
+"""Metrics of several processes in one exposition: every series with the label `process`, and counters that only grow.
 
 A process counts from zero. What one counted that is gone is added to what its successor counts, so that a scraper sees
 one counter that never goes backwards; its gauges go with it. What a process counted after the last look, and did not
@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from lane_obs.http.fetch import fetch
-from lane_obs.metrics.supervised import WORKER, WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
+from lane_obs.metrics.supervised import PROCESS, WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ class MergedMetrics(Collector):
         restarts = Family(WORKER_RESTARTS.name.removesuffix("_total"), WORKER_RESTARTS.help, "counter")
         failures = Family(WORKER_SCRAPE_FAILURES.name.removesuffix("_total"), WORKER_SCRAPE_FAILURES.help, "counter")
         for worker in workers:
-            label = {WORKER: worker.name}
+            label = {PROCESS: worker.name}
             up.add_sample(WORKER_UP.name, label, float(worker.state == "ready"))
             for reason, count in worker.restarted.items():
                 restarts.add_sample(WORKER_RESTARTS.name, {**label, "reason": reason}, count)
@@ -239,4 +239,4 @@ def _join(joined: dict[str, Family], family: Family, worker: str) -> None:
 
 
 def _labelled(samples: Iterable[Sample], worker: str) -> list[Sample]:
-    return [sample._replace(labels={WORKER: worker, **sample.labels}) for sample in samples]
+    return [sample._replace(labels={PROCESS: worker, **sample.labels}) for sample in samples]

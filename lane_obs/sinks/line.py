@@ -104,7 +104,7 @@ class Form(NamedTuple):
 @functools.cache
 def form_of(kind: type[LaneEvent]) -> Form:
     """The form of this kind of event."""
-    level: str = _LEVEL_OF.get(kind) or getattr(kind, "level", "debug")
+    level = _LEVEL_OF.get(kind) or str(getattr(kind, "level", "debug"))
     outcome = _OUTCOMES.get(kind)
     names = _names(kind)
     keys = tuple(_KEYS.get(name, name) for name in names)

@@ -6,7 +6,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lane_obs.errors import BrokerRefused, BrokerUnavailable, DrainTimeout, LaneObsError, StorageError, error_text
+from lane_obs.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    DrainTimeout,
+    LaneObsError,
+    StorageError,
+    error_text,
+)
 from lane_obs.runtime.run import loop_factory, told_to_stop
 from lane_obs.worker.app import find_app, make_manager
 from lane_obs.worker.channel import LastWords, Left, Ready, Refused
@@ -103,6 +111,15 @@ class Child:
                 served.close()
 
     def _configure(self, manager: QueueManager) -> None:
+        """Applies the options.
+
+        Raises:
+            ConfigError: nobody could give it work.
+        """
+        if manager.broker is None:
+            raise ConfigError("app", self._app, "give its queue a broker: that is where its commands come from")
+        if self._concurrency is not None:
+            manager.broker.concurrency = self._concurrency
         if self._drain_timeout is not None:
             manager.drain_timeout = self._drain_timeout
         elif manager.drain_timeout is None:

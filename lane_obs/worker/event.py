@@ -12,7 +12,7 @@ class WorkerReady(LaneEvent, frozen=True):
 
     key: ClassVar[str] = "worker.ready"
     level: ClassVar[str] = "info"
-    worker: str
+    process: str
     pid: int
     run: int
     seconds: float
@@ -22,14 +22,14 @@ class WorkerEnded(LaneEvent, frozen=True):
     """A process has ended because it was told to.
 
     Attributes:
-        worker, pid: which.
+        process, pid: which.
         code: its exit code; negative for the signal that killed it.
         left: commands that it had to leave; `None` where it could not tell.
     """
 
     key: ClassVar[str] = "worker.ended"
     level: ClassVar[str] = "info"
-    worker: str
+    process: str
     pid: int
     code: int
     left: int | None
@@ -39,21 +39,21 @@ class WorkerDied(LaneEvent, frozen=True):
     """A process has ended, or could not be started, and nobody had told it to end; another follows.
 
     Attributes:
-        worker, pid: which; 0 where there was no process.
+        process, pid: which; 0 where there was no process.
         code: its exit code; negative for the signal that killed it; `None` where there was no process.
         error: what it said of it; empty when it said nothing.
-        ran_seconds: how long it had been ready; 0 when it never was.
-        restart_after_seconds: when the next one is started.
+        run_seconds: how long it had been ready; 0 when it never was.
+        after_seconds: in how many seconds the next one is started.
     """
 
     key: ClassVar[str] = "worker.died"
     level: ClassVar[str] = "warning"
-    worker: str
+    process: str
     pid: int
     code: int | None
     error: str
-    ran_seconds: float
-    restart_after_seconds: float
+    run_seconds: float
+    after_seconds: float
 
 
 class WorkerRefused(LaneEvent, frozen=True):
@@ -61,7 +61,7 @@ class WorkerRefused(LaneEvent, frozen=True):
 
     key: ClassVar[str] = "worker.refused"
     level: ClassVar[str] = "error"
-    worker: str
+    process: str
     pid: int
     error: str
 
@@ -71,7 +71,7 @@ class WorkerKilled(LaneEvent, frozen=True):
 
     key: ClassVar[str] = "worker.killed"
     level: ClassVar[str] = "warning"
-    worker: str
+    process: str
     pid: int
 
 
@@ -96,7 +96,7 @@ class RollStopped(LaneEvent, frozen=True):
 
     key: ClassVar[str] = "workers.roll_stopped"
     level: ClassVar[str] = "error"
-    worker: str
+    process: str
 
 
 class WorkersStopping(LaneEvent, frozen=True):

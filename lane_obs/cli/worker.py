@@ -132,7 +132,7 @@ class _Served:
 
     def metrics(self) -> str:
         from lane_obs.http.exposition import render
-        from lane_obs.http.merged import OPENMETRICS
+        from lane_obs.http.text import OPENMETRICS
 
         return render(self._registry, OPENMETRICS).text.decode()  # type: ignore[arg-type]
 

@@ -14,22 +14,22 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from prometheus_client import Metric as Family
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
+from prometheus_client.utils import floatToGoString
 
 from lane_obs.http.fetch import fetch
+from lane_obs.http.text import OPENMETRICS, Family, Series, read_families
 from lane_obs.metrics.supervised import PROCESS, WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-OPENMETRICS: Final = "application/openmetrics-text; version=1.0.0"
+    from lane_obs.metrics import Metric
+
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
+_text: Callable[[float], str] = floatToGoString
 _logger = logging.getLogger("lane_obs.http")
 
-_Key = tuple[str, tuple[tuple[str, str], ...]]
+_Key = tuple[str, str]
 
 
 class Worker(NamedTuple):
@@ -57,7 +57,7 @@ class Workers(Protocol):
         """All of them, as they are now; from any thread."""
 
 
-class MergedMetrics(Collector):
+class MergedMetrics:
     """Asks all processes at each scrape and joins what they say.
 
     Args:
@@ -79,8 +79,8 @@ class MergedMetrics(Collector):
             finally:
                 self._lock.release()
 
-    def collect(self) -> Iterator[Family]:
-        """All families: those of the processes, then the supervisor's own."""
+    def families(self) -> list[Family]:
+        """All families as they are now: those of the processes, then the supervisor's own."""
         with self._lock:  # one after the other: what a scrape saw must not be more than what the next one sees
             self._take_last_words()
             workers = self._workers()
@@ -89,8 +89,7 @@ class MergedMetrics(Collector):
             for worker in workers:
                 for family in self._place(worker.name).families():
                     _join(joined, family, worker.name)
-            joined |= {family.name: family for family in self._own(workers)}
-        yield from joined.values()
+            return [*joined.values(), *self._own(workers)]
 
     def _place(self, name: str) -> _Place:
         return self._places.setdefault(name, _Place())
@@ -101,7 +100,7 @@ class MergedMetrics(Collector):
                 name, run, text = self._last_words.get_nowait()
             except queue.Empty:
                 return
-            self._place(name).end(run, _parsed(text))
+            self._place(name).end(run, read_families(text))
 
     def _ask(self, workers: Sequence[Worker]) -> None:
         live = [worker for worker in workers if worker.url is not None]
@@ -118,16 +117,14 @@ class MergedMetrics(Collector):
                     place.take(worker.run, families)
 
     def _own(self, workers: Sequence[Worker]) -> Iterator[Family]:
-        up = Family(WORKER_UP.name, WORKER_UP.help, "gauge")
-        restarts = Family(WORKER_RESTARTS.name.removesuffix("_total"), WORKER_RESTARTS.help, "counter")
-        failures = Family(WORKER_SCRAPE_FAILURES.name.removesuffix("_total"), WORKER_SCRAPE_FAILURES.help, "counter")
-        for worker in workers:
-            label = {PROCESS: worker.name}
-            up.add_sample(WORKER_UP.name, label, float(worker.state == "ready"))
-            for reason, count in worker.restarted.items():
-                restarts.add_sample(WORKER_RESTARTS.name, {**label, "reason": reason}, count)
-            failures.add_sample(WORKER_SCRAPE_FAILURES.name, label, self._place(worker.name).failures)
-        yield from (up, restarts, failures)
+        yield _family(WORKER_UP, {worker.name: float(worker.state == "ready") for worker in workers})
+        restarts = {
+            f'{worker.name}",reason="{reason}': count
+            for worker in workers
+            for reason, count in worker.restarted.items()
+        }
+        yield _family(WORKER_RESTARTS, restarts)
+        yield _family(WORKER_SCRAPE_FAILURES, {worker.name: self._place(worker.name).failures for worker in workers})
 
 
 class _Place:
@@ -171,22 +168,21 @@ class _Place:
             yield family if base is None or family.type not in _GROWING else _added(family, base[1])
         for name, (family, base_values) in self._base.items():
             if name not in names:
-                yield _added(_empty(family), base_values)
+                yield _added(family, base_values)
 
     def _carry(self) -> None:
         """Adds what the process that is gone had counted to what its predecessors had."""
         if not self._last:
             return
-        lanes = {sample.labels.get("lane") for family in self._last for sample in family.samples}
+        lanes = {series.lane for family in self._last for series in family.series}
         before, self._base = self._base, {}
         for family in self._last:
-            values = before.pop(family.name, (family, {}))[1]
-            kept = {key: value for key, value in values.items() if dict(key[1]).get("lane") in lanes}
-            for sample in family.samples:
-                key = _key(sample)
-                first = sample.name.endswith("_created")  # when it began to count is when the first one did
-                kept[key] = kept.get(key, sample.value) if first else kept.get(key, 0.0) + sample.value
-            self._base[family.name] = (_empty(family), kept)
+            values = before.get(family.name, (family, {}))[1]
+            kept = {key: value for key, value in values.items() if Series(*key, "").lane in lanes}
+            for series in family.series:
+                key, value = (series.name, series.labels), float(series.value)
+                kept[key] = _sum(series.name, kept.get(key), value)
+            self._base[family.name] = (family.empty(), kept)
         self._last = []
 
 
@@ -198,45 +194,48 @@ def _scrape(worker: Worker) -> list[Family] | None:
     try:
         status, body = fetch(worker.url, "/metrics", accept=OPENMETRICS)
     except OSError as error:
-        _logger.warning("worker %s gave no metrics: %s", worker.name, error)
+        _logger.warning("process %s gave no metrics: %s", worker.name, error)
         return None
     if status != 200:
-        _logger.warning("worker %s gave no metrics: %d %s", worker.name, status, body[:200].decode(errors="replace"))
+        _logger.warning("process %s gave no metrics: %d %s", worker.name, status, body[:200].decode(errors="replace"))
         return None
-    return _parsed(body.decode())
+    return read_families(body.decode())
 
 
-def _parsed(text: str) -> list[Family]:
-    return list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
-
-
-def _empty(family: Family) -> Family:
-    return Family(family.name, family.documentation, family.type, family.unit)
-
-
-def _key(sample: Sample) -> _Key:
-    return sample.name, tuple(sorted(sample.labels.items()))
+def _sum(name: str, before: float | None, now: float) -> float:
+    """What is shown of a number and what was counted before; when it began to count is when the first one did."""
+    if before is None:
+        return now
+    return before if name.endswith("_created") else before + now
 
 
 def _added(family: Family, base: Mapping[_Key, float]) -> Family:
     """A family with what was counted before added to it."""
-    found, left = _empty(family), dict(base)
-    for sample in family.samples:
-        before = left.pop(_key(sample), None)
-        if before is not None:
-            created = sample.name.endswith("_created")
-            sample = sample._replace(value=before if created else sample.value + before)
-        found.samples.append(sample)
-    found.samples += [Sample(name, dict(labels), value) for (name, labels), value in left.items()]
+    found, left = family.empty(), dict(base)
+    for series in family.series:
+        before = left.pop((series.name, series.labels), None)
+        shown = (
+            series if before is None else series._replace(value=_text(_sum(series.name, before, float(series.value))))
+        )
+        found.series.append(shown)
+    found.series.extend(Series(*key, _text(value)) for key, value in left.items())
     return found
 
 
-def _join(joined: dict[str, Family], family: Family, worker: str) -> None:
+def _join(joined: dict[str, Family], family: Family, process: str) -> None:
     """Adds a process's samples to the family that all share."""
-    shared = joined.setdefault(family.name, _empty(family))
+    shared = joined.setdefault(family.name, family.empty())
     if shared.type == family.type:  # else two processes mean different things by the name: a roll is under way
-        shared.samples += _labelled(family.samples, worker)
+        shared.series.extend(_labelled(family.series, process))
 
 
-def _labelled(samples: Iterable[Sample], worker: str) -> list[Sample]:
-    return [sample._replace(labels={PROCESS: worker, **sample.labels}) for sample in samples]
+def _labelled(series: Iterable[Series], process: str) -> Iterator[Series]:
+    label = f'{PROCESS}="{process}"'
+    for name, labels, value, rest in series:
+        yield Series(name, f"{label},{labels}" if labels else label, value, rest)
+
+
+def _family(metric: Metric, values: Mapping[str, float]) -> Family:
+    name = metric.name.removesuffix("_total")
+    series = [Series(metric.name, f'{PROCESS}="{process}"', _text(value)) for process, value in values.items()]
+    return Family(name, metric.kind, (f"# HELP {name} {metric.help}",), series)

@@ -10,9 +10,9 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lane_obs.http.exposition import render
 from lane_obs.http.fetch import fetch
 from lane_obs.http.server import Running, check_address, listen, url_of
+from lane_obs.http.text import write_families
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -63,7 +63,7 @@ class WorkersServer:
     # No coroutines: Starlette calls each page in a thread.
 
     def _show_metrics(self, request: Request) -> Response:
-        text, content_type = render(self._metrics, ",".join(request.headers.getlist("accept")))
+        text, content_type = write_families(self._metrics.families(), ",".join(request.headers.getlist("accept")))
         return Response(text, headers={"content-type": content_type})
 
     def _livez(self, _request: Request) -> Response:

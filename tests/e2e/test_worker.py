@@ -15,7 +15,7 @@ from tests.e2e.worker_process import PATIENCE, Worker, is_there, poll, write_app
 if TYPE_CHECKING:
     from pathlib import Path
 
-TAKEN = 'lane_commands_submitted_total{{lane="a",process="{}",queue="default"}}'
+TAKEN = 'lane_commands_submitted_total{{process="{}",lane="a",queue="default"}}'
 
 
 def test_its_processes_show_their_pages_in_one_place(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_blocked_process_is_not_alive(tmp_path: Path) -> None:
         }
         samples = worker.samples()
         assert samples['lane_worker_scrape_failures_total{process="1"}'] >= 1
-        assert 'lane_active_commands{lane="a",process="1",queue="default"}' not in samples
-        assert 'lane_active_commands{lane="a",process="0",queue="default"}' in samples
+        assert 'lane_active_commands{process="1",lane="a",queue="default"}' not in samples
+        assert 'lane_active_commands{process="0",lane="a",queue="default"}' in samples
         os.kill(pids[1], signal.SIGCONT)
         assert poll(lambda: worker.page("/readyz")[0] == 200, "ready again")

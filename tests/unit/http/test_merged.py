@@ -8,14 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, Info, Summary
+from prometheus_client import generate_latest as generate_plain
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from lane_obs.http.exposition import render
-from lane_obs.http.merged import OPENMETRICS, MergedMetrics, Worker
+from lane_obs.http.merged import MergedMetrics, Worker
+from lane_obs.http.text import OPENMETRICS, read_families, write_families
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 class Process:
@@ -66,8 +67,11 @@ class Places:
     def put(self, place: int, url: str | None, run: int = 1) -> None:
         self.now[place] = self.now[place]._replace(run=run, url=url, state="waiting" if url is None else "ready")
 
+    def text(self, accept: str = "") -> str:
+        return write_families(self.merged.families(), accept)[0].decode()
+
     def samples(self) -> dict[str, float]:
-        text = render(self.merged).text.decode()
+        text = self.text()
         found = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
         return {series: float(number) for series, _, number in found}
 
@@ -77,8 +81,8 @@ def places() -> Places:
     return Places()
 
 
-DONE = 'done_total{lane="a",process="0"}'
-DEPTH = 'depth{lane="a",process="0"}'
+DONE = 'done_total{process="0",lane="a"}'
+DEPTH = 'depth{process="0",lane="a"}'
 
 
 def test_each_process_has_series_of_its_own_in_families_that_are_there_once() -> None:
@@ -90,10 +94,10 @@ def test_each_process_has_series_of_its_own_in_families_that_are_there_once() ->
         places.put(0, first)
         places.put(1, second)
         samples = places.samples()
-        text = render(places.merged).text.decode()
+        text = places.text()
     assert samples[DONE] == 1
-    assert samples['done_total{lane="a",process="1"}'] == 2
-    assert samples['took_seconds_bucket{lane="a",le="2.0",process="1"}'] == 1
+    assert samples['done_total{process="1",lane="a"}'] == 2
+    assert samples['took_seconds_bucket{process="1",lane="a",le="2.0"}'] == 1
     assert text.count("# TYPE done_total counter") == 1
     assert samples['lane_worker_up{process="1"}'] == 1
 
@@ -117,9 +121,9 @@ def test_a_counter_goes_on_where_the_process_before_was_and_gauges_go_with_it(pl
         places.put(0, url, 2)
         samples = places.samples()
         assert places.samples()[DONE] == samples[DONE] == 6
-    assert samples['took_seconds_bucket{lane="a",le="1.0",process="0"}'] == 1
-    assert samples['took_seconds_count{lane="a",process="0"}'] == 2
-    assert samples['took_seconds_sum{lane="a",process="0"}'] == 2
+    assert samples['took_seconds_bucket{process="0",lane="a",le="1.0"}'] == 1
+    assert samples['took_seconds_count{process="0",lane="a"}'] == 2
+    assert samples['took_seconds_sum{process="0",lane="a"}'] == 2
 
 
 def test_no_counter_ever_goes_backwards_while_twenty_processes_follow_each_other(places: Places) -> None:
@@ -162,7 +166,7 @@ def test_one_that_gives_no_answer_keeps_its_counters_and_is_counted(
         assert DEPTH in places.samples()
         process.broken = True
         samples = places.samples()
-    assert "worker 0 gave no metrics: 500" in caplog.text
+    assert "process 0 gave no metrics: 500" in caplog.text
     assert samples[DONE] == 2
     assert DEPTH not in samples
     assert samples['lane_worker_scrape_failures_total{process="0"}'] == 1
@@ -177,7 +181,7 @@ def test_lanes_of_the_past_go(places: Places) -> None:
             places.put(0, url, run)
             samples = places.samples()
     lanes = [series for series in samples if series.startswith("done_total")]
-    assert lanes == [f'done_total{{lane="lane-{run}",process="0"}}' for run in (5, 4)]
+    assert lanes == [f'done_total{{process="0",lane="lane-{run}"}}' for run in (5, 4)]
 
 
 def test_exemplars_come_through_and_when_it_began_is_when_the_first_one_did(places: Places) -> None:
@@ -187,13 +191,35 @@ def test_exemplars_come_through_and_when_it_began_is_when_the_first_one_did(plac
     began = first.registry.get_sample_value("done_created", {"lane": "a"})
     with first.served() as url:
         places.put(0, url)
-        assert '# {trace_id="abc"}' in render(places.merged, OPENMETRICS).text.decode()
+        assert '# {trace_id="abc"}' in places.text(OPENMETRICS)
     with second.served() as url:
         places.put(0, url, 2)
-        text = render(places.merged, OPENMETRICS).text.decode()
+        text = places.text(OPENMETRICS)
     assert text.endswith("# EOF\n")
     (created,) = [line for line in text.splitlines() if line.startswith("done_created")]
     assert float(created.split()[1]) == began
+
+
+ODD = 'a"b}\\ c, d=\nlane="x" # 1'
+
+
+@pytest.mark.parametrize("encode", [generate_latest, generate_plain], ids=["openmetrics", "classic"])
+def test_text_is_read_and_written_as_it_was(encode: Callable[[CollectorRegistry], bytes]) -> None:
+    registry = CollectorRegistry()
+    for name in ("", ODD):
+        Counter(f"one{len(name)}", 'It says "one".\nAnd more.', ["lane"], registry=registry).labels(name).inc(1.5)
+    Gauge("no_labels", "A \\ b.", registry=registry).set(float("inf"))
+    Histogram("took_seconds", "Took.", ["lane"], unit="seconds", registry=registry).labels(ODD).observe(1)
+    Summary("size", "Size.", registry=registry).observe(2)
+    Info("build", "Build.", registry=registry).info({"version": "1"})
+    Enum("mood", "Mood.", states=["good", "bad"], registry=registry)
+    accept = OPENMETRICS if encode is generate_latest else ""
+    written = write_families(read_families(generate_latest(registry).decode()), accept)[0].decode()
+    assert sorted(without_braces(written)) == sorted(without_braces(encode(registry).decode()))
+
+
+def without_braces(text: str) -> list[str]:
+    return [line.replace("{}", "") for line in text.splitlines()]
 
 
 def test_two_meanings_of_a_name_do_not_mix() -> None:

@@ -224,14 +224,17 @@ class Attempts:
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
+        leaves = handle._durable and self._owner.journal.backs_off(handle, delay, error)
         handle.cost = handle._options.cost  # what was settled was the true cost of this attempt only
-        if handle._durable:
-            self._owner.journal.backs_off(handle, delay, error)
-        handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
+        if not leaves:
+            handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"
             kind, text = type(error).__name__, error_text(error)
             self._owner.emit(
                 events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error, handle.wait.total
             )
-        self._owner.on_back_off(handle.home)
+        if leaves:
+            self._owner.journal.leave(handle)
+        else:
+            self._owner.on_back_off(handle.home)

@@ -199,7 +199,7 @@ class OtelMetricsSink:
             return {}
         if self._instruments is not None and (gone := self._recorder.take_gone()):
             self._instruments.forget(self.name, gone)
-        rows = self._reader.read(queue.stats(), getattr(queue, "broker", None))
+        rows = self._reader.read(queue.stats(), queue.broker)
         for metric in _KEPT_BY_OTHERS:
             for values, histogram in rows[metric]:
                 self._recorder.catch_up(metric, values, histogram)

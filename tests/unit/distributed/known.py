@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lane_obs import QueueManager
 from lane_obs.distributed.view import BrokerHealth, BrokerStats, LaneDepth, Member
 
 
@@ -22,6 +23,12 @@ def whole(lanes: dict[str, LaneDepth] | None = None, *members: Member, **counts:
 
 WORKER = Member(id="one:1:1", works=True, concurrency=32, running=3, lease_left=20.0)
 SUBMITTER = Member(id="two:2:1", works=False, concurrency=0)
+
+
+class KnownQueue(QueueManager):
+    """A queue that works without a broker, and shows one."""
+
+    broker: Any = None
 
 
 class KnownBroker:

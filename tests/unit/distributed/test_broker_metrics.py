@@ -9,7 +9,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
-from lane_obs import LaneConfig, QueueManager, events
+from lane_obs import LaneConfig, events
 from lane_obs.core.fact import told, traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.distributed.view import BrokerHealth
@@ -18,7 +18,7 @@ from lane_obs.metrics import catalogue
 from lane_obs.sinks.otel_metrics import OtelMetricsSink
 from lane_obs.sinks.otel_metrics.instruments import name_of
 from lane_obs.sinks.prometheus import PrometheusSink
-from tests.unit.distributed.known import SUBMITTER, WORKER, KnownBroker, depth, whole
+from tests.unit.distributed.known import SUBMITTER, WORKER, KnownBroker, KnownQueue, depth, whole
 
 if TYPE_CHECKING:
     from lane_obs import VirtualClock
@@ -46,7 +46,7 @@ class Watched:
     def __init__(self, broker: KnownBroker | None, *sinks: AnySink, clock: VirtualClock | None = None) -> None:
         self.registry, self.reader = CollectorRegistry(), InMemoryMetricReader()
         mine: list[AnySink] = [PrometheusSink(self.registry), OtelMetricsSink(MeterProvider([self.reader]))]
-        self.manager = QueueManager(LANES, sinks=[*mine, *sinks], clock=clock)
+        self.manager = KnownQueue(LANES, sinks=[*mine, *sinks], clock=clock)
         self.queue: Any = self.manager.queue()
         self.queue.broker = broker
 

@@ -193,6 +193,10 @@ class Journal:
             last_error=error,
         )
 
+    @staticmethod
+    def written(_progress: Any) -> None:
+        """How progress is sent to others: not at all."""
+
     def ended(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> bool:
         """A command has ended; `ran`: while it ran.
 

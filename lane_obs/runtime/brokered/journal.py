@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from lane_obs.core.leave import leave
 from lane_obs.core.state import State
 from lane_obs.distributed.record import End, Progress
+from lane_obs.errors import InvalidCommand, error_text
 from lane_obs.runtime.brokered.body import encode_error, encode_value
 
 if TYPE_CHECKING:
@@ -94,6 +97,18 @@ class BrokerJournal:
             self.on_news()
         self._ends.append(end)
         self._told.append(handle)
+
+    @staticmethod
+    def written(progress: Any) -> bytes:
+        """Progress as it is sent.
+
+        Raises:
+            InvalidCommand: it is no JSON.
+        """
+        try:
+            return msgspec.json.encode(progress)
+        except Exception as error:  # encoding a value may run the user's code
+            raise InvalidCommand(f"progress {type(progress).__name__} cannot be sent: {error_text(error)}") from error
 
     def report(self, handle: ClaimedHandle[Any], data: bytes) -> None:
         """A running command tells how far it is; what it told before and did not go out yet is replaced."""

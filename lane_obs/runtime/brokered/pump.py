@@ -93,8 +93,10 @@ class Pump:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            want = self._wanted()
-            if want or self._journal.has_news:
+            has_news = self._journal.has_news
+            # Where there is something to tell it asks for work, too: it costs little, and no hint can be missed.
+            want = self._wanted() if has_news or self._hungry else 0
+            if want or has_news:
                 ends, told, progress = self._journal.take()
                 await self._turn(ends, told, progress, want)
             elif self._closed:
@@ -104,9 +106,7 @@ class Pump:
                 await self._waker
 
     def _wanted(self) -> int:
-        if not (self.claims and self._hungry):
-            return 0
-        return max(self._broker.concurrency - len(self._journal.running), 0)
+        return max(self._broker.concurrency - len(self._journal.running), 0) if self.claims else 0
 
     async def _turn(self, ends: list[End], told: list[CommandHandle[Any]], progress: list[Progress], want: int) -> None:
         if want:

@@ -26,10 +26,12 @@ class Run(NamedTuple):
     Attributes:
         seconds: of a job.
         use: what the server did for all of them, that for connecting and for workers that wait included.
+        cpu: seconds of processor time that a worker took for a job, where that was measured.
     """
 
     seconds: float
     use: Use
+    cpu: float = 0.0
 
 
 def enqueue(name: str, count: int) -> Run:
@@ -46,7 +48,7 @@ def drain(name: str, count: int, processes: int = 1) -> Run:
         before = server.use()
         with workers_of(name, server.url, processes=processes) as workers:
             span = workers.wait(WARM_UP + count)
-            return Run((span.last - span.first) / count, server.use().since(before))
+            return Run((span.last - span.first) / count, server.use().since(before), span.cpu)
 
 
 def round_trips(name: str, count: int) -> Run:

@@ -66,7 +66,8 @@ class Server:
             port = _free_port()
             self.url = f"redis://127.0.0.1:{port}/0"
             command = [
-                PROGRAM, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder,
+                PROGRAM, "--port", str(port), "--bind", "127.0.0.1",
+                "--save", "", "--appendonly", "no", "--dir", folder,
             ]  # fmt: skip
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             opening.callback(_stop, process)

@@ -30,10 +30,16 @@ class WorkersFailed(RuntimeError):
 
 
 class Span(NamedTuple):
-    """When the first and the last of all counted jobs began, by `time.monotonic()`."""
+    """The jobs of all workers.
+
+    Attributes:
+        first, last: when the first and the last began, by `time.monotonic()`.
+        cpu: seconds of processor time that a worker took for a job.
+    """
 
     first: float
     last: float
+    cpu: float
 
 
 def environment(url: str, *, results: bool, **more: str) -> dict[str, str]:
@@ -92,18 +98,18 @@ class Workers:
             WorkersFailed: they did not in time, or a worker has ended.
         """
         until = time.monotonic() + _SECONDS
-        while sum(begun for begun, _, _ in self._read()) < count:
+        while sum(begun for begun, *_ in self._read()) < count:
             if time.monotonic() > until or any(process.poll() is not None for process in self.processes):
                 raise WorkersFailed(f"{self._counts()} of {count} jobs; {self._tail()}")
             time.sleep(0.01)
         time.sleep(0.01)  # a job first tells its number, then its moment
-        told = [slot for slot in self._read() if slot[0]]
-        return Span(min(first for _, first, _ in told), max(last for _, _, last in told))
+        _, firsts, lasts, jobs, cpus = zip(*(slot for slot in self._read() if slot[0]), strict=True)
+        return Span(min(firsts), max(lasts), sum(cpus) / sum(jobs))
 
     def _counts(self) -> list[int]:
-        return [begun for begun, _, _ in self._read()]
+        return [begun for begun, *_ in self._read()]
 
-    def _read(self) -> list[tuple[int, float, float]]:
+    def _read(self) -> list[tuple[int, float, float, int, float]]:
         return [SLOT.unpack_from(self._slots, number * SLOT.size) for number in range(self._count)]
 
     def _tail(self) -> str:

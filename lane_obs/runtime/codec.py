@@ -63,6 +63,21 @@ def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
         raise InvalidCommand(f"the stored payload of {name!r} does not fit it any more: {error_text(error)}") from error
 
 
+def decode_value(work: Any, payload: bytes) -> Any:
+    """What a command returned, from JSON: as its annotation says, or as plain values where it says nothing.
+
+    Args:
+        work: the function or `Command` object; `None` for plain values.
+        payload: the JSON.
+
+    Raises:
+        MsgspecError: the value does not fit the annotation.
+    """
+    if work is None:
+        return msgspec.json.decode(payload)
+    return _value_decoder(type(work).execute if isinstance(work, Command) else work).decode(payload)
+
+
 class _Arguments:
     """Rebuilds the arguments of one function.
 
@@ -149,6 +164,12 @@ def _arguments_decoder(work: Callable[..., Any], count: int) -> msgspec.json.Dec
         elif len(kinds) < count and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             kinds.append(hints.get(parameter.name, Any))
     return _decoder(tuple[tuple(kinds)] if kinds else tuple[()])  # type: ignore[misc]
+
+
+@functools.lru_cache(1_024)
+def _value_decoder(work: Any) -> msgspec.json.Decoder[Any]:
+    kind = _hints(work).get("return", Any)
+    return _decoder(Any if isinstance(kind, typing.TypeVar) else kind)
 
 
 def _hints(work: Any) -> dict[str, Any]:

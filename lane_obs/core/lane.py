@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -54,6 +55,7 @@ class Lane:
         "max",
         "meter",
         "min",
+        "most",
         "name",
         "parted",
         "paused",
@@ -81,6 +83,8 @@ class Lane:
         """Whether its commands are kept in a storage. The queue sets it, and `is_open`; `set_quick` follows."""
         self.gates: tuple[Gate, ...] = ()
         """Its rate limits."""
+        self.most = math.inf
+        """What a command may cost: more is never there at once."""
         self.gate: Gate | None = None
         """The one that holds its head back."""
         self.gate_head: Record | None = None

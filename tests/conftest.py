@@ -13,6 +13,7 @@ import pytest
 
 from lane_obs import VirtualClock
 from lane_obs.runtime.run import loop_factory
+from tests.integration.servers.fixtures import _one_server, engine, server, start_server  # noqa: F401 - for all tests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,6 +16,7 @@ _PACKAGES: Final = {
     "prometheus-alertmanager": "the Debian package prometheus-alertmanager",
     "amtool": "the Debian package prometheus-alertmanager",
     "chromium": "the Debian package chromium",
+    "redis-server": "the Debian package redis-server",
 }
 
 

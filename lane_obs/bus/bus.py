@@ -47,6 +47,9 @@ class Bus:
         ConfigError: `sinks` is no list, or something in it has no `handle` and `close`.
     """
 
+    worker: str | None = None
+    """The id of this process at its broker, `None` without one: sinks show it with whatever they write."""
+
     def __init__(self, clock: Clock, sinks: Iterable[AnySink] = ()) -> None:
         self._now = clock.now
         if not isinstance(sinks, Iterable):

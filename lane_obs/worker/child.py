@@ -107,7 +107,7 @@ class Child:
                 return await self._stop(manager)
             finally:
                 await manager.close()  # again, or since it could not start
-                self._channel.close()
+                self._channel.unlisten()
                 served.close()
 
     def _configure(self, manager: QueueManager) -> None:

@@ -60,6 +60,11 @@ def rate(metric: Metric, *by: str, where: tuple[str, ...] = (), suffix: str = ""
     return _fold("sum", by, f"rate({pick(metric, *where, suffix=suffix)}[$__{window}])")
 
 
+def fastest(metric: Metric, *by: str) -> str:
+    """How fast a counter rises, by the second, where it rises fastest: of what one process exports for all."""
+    return _fold("max", by, f"rate({pick(metric)}[$__rate_interval])")
+
+
 def increase(metric: Metric, *by: str) -> str:
     """By how much a counter has risen in the time that the dashboard shows."""
     return _fold("sum", by, f"increase({pick(metric)}[$__range])")

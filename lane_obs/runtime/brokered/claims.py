@@ -64,8 +64,8 @@ class Claims:
         self._journal.running[claim.id] = handle
         self._dispatcher.admit(handle, now, recovered=True)
         bus = self._dispatcher.bus
-        if bus.at_recover:
-            bus.call(bus.at_recover, (handle, body.trace))
+        if bus.at_claim:
+            bus.call(bus.at_claim, (handle, body.trace))
         if error is not None:
             self._dispatcher.fail(handle, State.FAILED, error, now)
 

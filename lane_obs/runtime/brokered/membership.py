@@ -256,7 +256,7 @@ class Membership:
 
     def on_facts(self, facts: Sequence[Fact]) -> None:
         """The broker did something on its own account."""
-        tell(self._bus, facts)
+        tell(self._bus, facts, self._clock.now())
 
     def on_state(self, health: BrokerHealth) -> None:
         """The link is broken or works again, or this member begins or ends to lead."""

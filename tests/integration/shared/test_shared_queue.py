@@ -389,7 +389,7 @@ async def test_what_is_not_registered_where_it_runs_becomes_a_dead_letter_and_ot
             with pytest.raises(RemoteError, match="unknown_there"):
                 await handle
             assert await (await manager.submit("fast", add, 1, 1)) == 2
-    assert [event.command_id for event in sink.events if event.key == "queue.command.deadlettered"] == [handle.id]
+    assert [event.command_id for event in sink.events if event.key == "queue.command.dead_lettered"] == [handle.id]
 
 
 # --- progress ---------------------------------------------------------------------------------------------------

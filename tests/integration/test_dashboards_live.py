@@ -39,6 +39,8 @@ from tests.integration.services import grafana
 from tests.integration.services.grafana import Viewer
 from tests.integration.services.process import free_port, poll
 from tests.integration.services.prometheus import Prometheus
+from tests.integration.shared_shop import BACK, FRONT, SharedShop
+from tests.integration.shared_shop import LANES as SHARED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 
 JOB, OTHER, QUEUE, SCRAPE = "lane-obs", "other", "shop", 0.5
 ROUNDS = 8
+QUEUES = sorted([QUEUE, FRONT, BACK])
 """Between two of them Prometheus scrapes."""
 
 LANES = {
@@ -80,6 +83,8 @@ ZERO = {
     ("Garbage collected", "B"): "all garbage can be collected",
     ("Storage trouble", "C"): "there is memory for what waits for the disk",
     ("Commands recovered", "A"): "they were there before the first scrape",
+    ("Broker down", "A"): "a broker in memory is always there",
+    ("Links lost", "A"): "likewise",
 }
 """Queries that give nothing but zeros, by panel, each with the reason."""
 
@@ -177,7 +182,9 @@ def registry() -> prometheus_client.CollectorRegistry:
 
 
 @contextlib.asynccontextmanager
-async def shop(port: int, folder: Path) -> AsyncIterator[tuple[QueueManager, MemorySink]]:
+async def shop(
+    port: int, folder: Path, shown: prometheus_client.CollectorRegistry
+) -> AsyncIterator[tuple[QueueManager, MemorySink]]:
     """The queue, with a monitor that tells somebody, and two sinks that lose what they are given."""
     release, blocked, memory = asyncio.Event(), Blocked(), MemorySink(10_000)
 
@@ -188,7 +195,7 @@ async def shop(port: int, folder: Path) -> AsyncIterator[tuple[QueueManager, Mem
 
     observability = Observability(
         logs=False,
-        metrics=Metrics(registry=registry(), port=port, command_types=8),
+        metrics=Metrics(registry=shown, port=port, command_types=8),
         traces=Traces(tracer_provider=TracerProvider()),
         recorder=False,
         queue=QUEUE,
@@ -267,11 +274,15 @@ async def lose_disk(manager: QueueManager, memory: MemorySink, prometheus: Prome
 
 
 async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float]:
-    async with shop(port, folder) as (manager, memory):
+    shown = registry()
+    shared = SharedShop(shown)
+    async with shop(port, folder, shown) as (manager, memory), contextlib.aclosing(shared):
+        await shared.start()
         # Begins when zeros have been seen: a rate needs two values.
         start = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
         for number in range(ROUNDS):
             await burst(manager)
+            await shared.burst(number)
             if number == 1:
                 await lose_disk(manager, memory, prometheus, folder)
             end = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
@@ -308,7 +319,7 @@ def test_every_query_gives_numbers(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("name", grafana.FILES)
 def test_every_query_gives_the_same_when_all_values_are_chosen_one_by_one(run: Run, name: str) -> None:
-    chosen = {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": [*LANES, "unknown"]}
+    chosen = {"job": [JOB], "instance": [run.instance], "queue": QUEUES, "lane": [*LANES, *SHARED, "unknown"]}
     one_by_one, everything = run.viewer(name, **chosen), run.viewer(name)
     for asked in grafana.queries(grafana.read(name)):
         assert len(one_by_one.series(asked)) == len(everything.series(asked)), asked
@@ -352,7 +363,7 @@ def test_prometheus_saw_the_storage_fail_and_work_again(run: Run) -> None:
 @pytest.mark.parametrize("name", grafana.FILES)
 def test_every_variable_offers_what_there_is(run: Run, name: str) -> None:
     choices = run.viewer(name).choices()
-    assert choices == {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": sorted(LANES)}
+    assert choices == {"job": [JOB], "instance": [run.instance], "queue": QUEUES, "lane": sorted([*LANES, *SHARED])}
 
 
 def test_the_points_on_the_histograms_lead_to_commands(run: Run) -> None:

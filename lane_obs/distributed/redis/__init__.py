@@ -1,0 +1,1 @@
+"""Redis and Valkey: the one home of what speaks to them."""

@@ -9,6 +9,8 @@ import gc
 import itertools
 import threading
 import time
+import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -36,6 +38,7 @@ from lane_obs.observability import Metrics, Observability, Traces
 from lane_obs.storage import LocalStorage, StoredCommand
 from tests.conftest import run_clean
 from tests.integration.services import grafana
+from tests.integration.services.document import read_html
 from tests.integration.services.grafana import Viewer
 from tests.integration.services.process import free_port, poll
 from tests.integration.services.prometheus import Prometheus
@@ -44,12 +47,12 @@ from tests.integration.shared_shop import LANES as SHARED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-    from pathlib import Path
 
     from lane_obs.events import LaneEvent
 
 JOB, OTHER, QUEUE, SCRAPE = "lane-obs", "other", "shop", 0.5
 ROUNDS = 8
+CONSOLES = Path(__file__).resolve().parents[2] / "dashboards" / "consoles"
 QUEUES = sorted([QUEUE, FRONT, BACK])
 """Between two of them Prometheus scrapes."""
 
@@ -97,6 +100,8 @@ class Run:
     start: float
     end: float
     instance: str
+    page: str
+    """The console page of the overview, at the end."""
 
     def viewer(self, name: str, **chosen: Sequence[str]) -> Viewer:
         """Somebody who looks at a dashboard."""
@@ -273,7 +278,14 @@ async def lose_disk(manager: QueueManager, memory: MemorySink, prometheus: Prome
     await memory.wait_for(lambda event: event.key == "queue.alert.resolved" and event.alert == "QueueStorageFailed")
 
 
-async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float]:
+def console(prometheus: Prometheus) -> str:
+    """The overview as Prometheus itself shows it."""
+    with urllib.request.urlopen(f"{prometheus.url}/consoles/lane-obs.html?span=1m", timeout=30) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float, str]:
     shown = registry()
     shared = SharedShop(shown)
     async with shop(port, folder, shown) as (manager, memory), contextlib.aclosing(shared):
@@ -287,7 +299,7 @@ async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[flo
                 await lose_disk(manager, memory, prometheus, folder)
             end = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
         assert len(manager.dead_letters.list()) == 3
-        return start, end
+        return start, end, await asyncio.to_thread(console, prometheus)
 
 
 @pytest.fixture(scope="module")
@@ -300,10 +312,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     # Another program in the same Prometheus, which has no queue and shows its process, too.
     server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry())
     targets = {JOB: f"127.0.0.1:{port}", OTHER: f"127.0.0.1:{server.server_port}"}
-    with Prometheus(directory / "data", targets, interval_seconds=SCRAPE, rule_files=[rules]) as prometheus:
+    with Prometheus(
+        directory / "data", targets, interval_seconds=SCRAPE, rule_files=[rules], consoles=CONSOLES
+    ) as prometheus:
         prometheus.wait_for_targets()
-        start, end = run_clean(run_shop, prometheus=prometheus, port=port, folder=directory / "queue")
-        yield Run(prometheus, start, end, targets[JOB])
+        start, end, page = run_clean(run_shop, prometheus=prometheus, port=port, folder=directory / "queue")
+        yield Run(prometheus, start, end, targets[JOB], page)
     server.shutdown()
     server.server_close()
     thread.join()
@@ -350,6 +364,15 @@ def test_every_query_shows_something_that_happened(run: Run) -> None:
         if not any(value for _, values in run.viewer(name).series(asked) for value in values)
     }
     assert still == set(ZERO)
+
+
+def test_the_console_page_has_the_shared_queue_once(run: Run) -> None:
+    page = read_html(run.page)
+    [row] = page.one("table", "shared").table()
+    assert row["Lane"].text == "shared"
+    assert (row["Running"].text, row["Limit"].text, row["Paused"].text) == ("0", "8", "0")
+    assert row["Dead letters"].text == "1"
+    assert "1 submitter, 1 worker, 32 slots" in run.page
 
 
 def test_prometheus_saw_the_storage_fail_and_work_again(run: Run) -> None:

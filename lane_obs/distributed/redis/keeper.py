@@ -99,7 +99,7 @@ class Keeper:
             patient: whether to go on waiting for a server that does not let us in.
         """
         self.start()
-        while self.wire is None and not self._closed and (patient or not self.denied):
+        while (self.wire is None or self.wire.broken) and not self._closed and (patient or not self.denied):
             if until is not None and self._clock.now() >= until:
                 return None
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -111,7 +111,7 @@ class Keeper:
                 self._waiting.pop(waiter, None)
                 if timer is not None:
                     timer.cancel()
-        return self.wire
+        return None if self._closed or self.wire is None or self.wire.broken else self.wire
 
     async def _run(self) -> None:
         while True:

@@ -95,7 +95,7 @@ class Link:
         self._keeper = Keeper(self._route.dial, self._clock, self._rng, self._came_up, self._went_down)
         self._subscription: Subscription | None = None
         self._troubles: dict[object, str] = {}
-        self._was_up = False
+        self._was_up = self._moves = False  # whether it ever was up; whether it goes to another node of a cluster
 
     async def connect(self) -> None:
         """Returns once the server is reached.
@@ -229,8 +229,9 @@ class Link:
         over = call.until is not None and now >= min(call.until, call.refused_at + _PATIENCE)
         if remedy is Remedy.DENIED or (remedy is Remedy.GIVE_UP and over):
             raise BrokerRefused(f"{self.shown}: {refusal.text}")
-        if remedy is Remedy.MOVE:
+        if remedy is Remedy.MOVE and not wire.broken:
             self._route.moved(wire, refusal.text)
+            self._moves = True
         if remedy in {Remedy.MOVE, Remedy.RECONNECT}:
             await wire.end(refusal.text)
             return
@@ -256,7 +257,8 @@ class Link:
             self._subscription.follow(wire.address)
 
     def _went_down(self, reason: str) -> None:
-        if self._was_up:
+        moves, self._moves = self._moves, False
+        if self._was_up and not moves:
             self._mark(self._keeper, reason)
 
     def _mark(self, source: object, reason: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lane_obs.clock import Clock, Timer
     from lane_obs.distributed.redis.url import Address
 
-_PUSHED: Final = frozenset({b"message", b"subscribe", b"unsubscribe"})
+_PUSHED: Final = (b"message", b"subscribe", b"unsubscribe")
 _PROBES: Final = 3
 
 
@@ -78,6 +78,11 @@ class Wire(asyncio.Protocol):
         self._asked.append(future)
         self._transport.write(packed)
         return future
+
+    @property
+    def broken(self) -> bool:
+        """Whether it answers no more; its socket may be open still."""
+        return bool(self._reason)
 
     async def ask_all(self, commands: Sequence[bytes]) -> list[Any]:
         """Sends commands in one go; returns the answers."""

@@ -246,6 +246,8 @@ async def test_a_frozen_server_is_given_up_in_time_and_used_again(start_server: 
         assert [up for up, _ in told] == [False]
         server.thaw()
         assert int((await link.run(ECHO, ["{a}"], [2], wait=20))[0]) == 2
+        stat = server.info("commandstats")["cmdstat_evalsha"]
+        assert int(stat.partition("calls=")[2].partition(",")[0]) < 10  # asked in vain, but not in a frenzy
 
 
 async def test_closing_ends_calls_and_none_begins(start_server: Any) -> None:

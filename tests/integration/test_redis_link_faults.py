@@ -7,6 +7,7 @@ import contextlib
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import hiredis
 import pytest
 
 from lane_obs.distributed.redis.link import Link, Script
@@ -30,9 +31,13 @@ def proxy(server: Server) -> Iterator[Proxy]:
         yield running
 
 
+def connected(proxy: Proxy, timeout: float = 2.0, **options: Any) -> contextlib.AbstractAsyncContextManager[Link]:
+    return connected_to(proxy.url, timeout, **options)
+
+
 @contextlib.asynccontextmanager
-async def connected(proxy: Proxy, timeout: float = 2.0, **options: Any) -> AsyncIterator[Link]:
-    link = Link(proxy.url, timeout=timeout, **options)
+async def connected_to(url: str, timeout: float, **options: Any) -> AsyncIterator[Link]:
+    link = Link(url, timeout=timeout, **options)
     await link.connect()
     try:
         yield link
@@ -164,3 +169,22 @@ async def test_what_is_no_redis_is_told_as_such() -> None:
         await link.connect()
     web.close()
     await web.wait_closed()
+
+
+async def test_a_large_question_through_a_slow_network_gets_its_time() -> None:
+    async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        words = hiredis.Reader()
+        while data := await reader.read(131_072):
+            words.feed(data)
+            while words.gets() is not False:
+                writer.write(b"+OK\r\n")
+            if len(data) > 10_000:
+                await asyncio.sleep(0.01)
+        writer.close()
+
+    slow = await asyncio.start_server(read_slowly, "127.0.0.1", 0)
+    async with connected_to(f"redis://127.0.0.1:{slow.sockets[0].getsockname()[1]}", 0.8) as link:
+        assert await link.run(ECHO, ["{a}"], [b"x" * 30_000_000], wait=20) == b"OK"
+        assert link._keeper.reason == "it was never reached"  # it never broke
+    slow.close()
+    await slow.wait_closed()

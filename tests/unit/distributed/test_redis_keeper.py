@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from random import Random
 from typing import TYPE_CHECKING
@@ -98,11 +99,25 @@ async def test_who_is_not_patient_does_not_wait_for_a_server_that_denies_it(cloc
     await keeper.close()
 
 
+async def test_a_fault_of_any_kind_does_not_end_the_tries(clock: VirtualClock) -> None:
+    server = Server(clock, 0)
+    keeper = server.keeper()
+    faults = [ValueError("odd"), RuntimeError("odd again")]
+
+    async def dial() -> Wire:
+        if faults:
+            raise faults.pop()
+        return await server.dial()
+
+    keeper._dial = dial
+    assert await clock.run(keeper.wait_up(None)) is not None
+    assert server.told == ["RuntimeError: odd again", "ValueError: odd", "up"]
+    await keeper.close()
+
+
 async def test_closing_it_ends_every_wait(clock: VirtualClock) -> None:
     keeper = Server(clock, 10).keeper()
     waits = [keeper.wait_up(None), keeper.wait_up(clock.now() + 100)]
-    import asyncio
-
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     await clock.advance(0.01)
     await keeper.close()

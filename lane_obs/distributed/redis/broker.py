@@ -78,7 +78,7 @@ class RedisBroker(Questions):
         self._submitting = asyncio.Lock()
         self._calls = self._turns = 0
         self._unsure: dict[str, None] = {}
-        self._unanswered: tuple[list[bytes], Sequence[str]] | None = None
+        self._unanswered: tuple[list[bytes], Sequence[str], bool] | None = None
         self.member = ""
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -201,14 +201,14 @@ class RedisBroker(Questions):
             last = len(ends) <= _BATCH and want <= _BATCH and len(progress) <= _BATCH
             self._turns += 1
             some = pack_turn(self._turns, self._ttl, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
-            part = await self._turn(some, [end.id for end in ends[:_BATCH]])
+            part = await self._turn(some, [end.id for end in ends[:_BATCH]], want > 0)
             whole = part if whole is None else _joined(whole, part)
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):
                 return whole
             ends, progress, want = ends[_BATCH:], progress[_BATCH:], want - len(part.claimed)
 
-    async def _turn(self, parts: list[bytes], ended: Sequence[str]) -> Turn:
-        self._unanswered = parts, ended
+    async def _turn(self, parts: list[bytes], ended: Sequence[str], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
+        self._unanswered = parts, ended, wanted
         answer = await self._session.send(load("turn"), parts, wait=None)
         try:
             turn = to_turn(answer, self._session.lanes)
@@ -216,7 +216,7 @@ class RedisBroker(Questions):
             await self._session.learn_names(wait=None)
             turn = to_turn(answer, self._session.lanes)
         self._unanswered = None
-        self._inbox.note(turn, ended)
+        self._inbox.note(turn, ended, wanted=wanted)
         return turn
 
     # --- watches ------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class Questions:
     _ttl: int
     _rate_limits: Sequence[RateLimit] = ()
 
-    async def _ask(self, name: str, **request: Any) -> Any:
+    async def _ask(self, name: str, /, **request: Any) -> Any:
         return await self._session.ask(name, {**request, "ttl": self._ttl}, wait=self._wait)
 
     async def _is_there(self) -> bool:

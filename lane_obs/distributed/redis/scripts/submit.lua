@@ -141,6 +141,7 @@ if #new_bodies > 0 then
   call('HSET', k_bodies, unpack(new_bodies))
 end
 save_ends()
+relevel_all()
 if save_lanes() and fresh > 0 then
   wake(fresh)
 end

@@ -6,6 +6,7 @@ schedule and waits at the limiter, which lets the most important of those that w
 
 from __future__ import annotations
 
+import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -130,6 +131,7 @@ class Gates:
         gates = self._of_all + tuple(self._gate_of(limit, now, had) for limit in limits)
         self.detach(lane)
         lane.gates = gates
+        lane.most = min((gate.limiter.most for gate in gates), default=math.inf)
 
     def detach(self, lane: Lane) -> None:
         """Takes a lane's rate limits away; those that no lane shares any more are forgotten."""

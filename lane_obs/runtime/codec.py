@@ -23,7 +23,7 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
 
     Args:
         work: what was submitted, resolved: a registered function, or an object of a registered `Command` class.
-        args: its positional arguments.
+        args: its positional arguments, or those of the call that runs it, of which a sync function is the first itself.
 
     Returns:
         The name it is registered under, and its arguments (or fields) as JSON.
@@ -32,6 +32,8 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
         InvalidCommand: it is not registered, or a value cannot be written, or would not come back as what it was;
             the value is named.
     """
+    if args and args[0] is work:
+        args = args[1:]
     name = type_name(work)
     registered: Any = registry.known(name)
     if registered is work:

@@ -18,8 +18,8 @@ LARGER: dict[str, str] = {}
 
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 VENDORS = [
-    "structlog", "prometheus_client", "opentelemetry", "uvloop", "typer", "click", "rich", "redis", "hiredis", "pydantic",
-    "httpx",
+    "structlog", "prometheus_client", "opentelemetry", "uvloop", "typer", "click", "rich", "redis", "hiredis",
+    "pydantic", "httpx",
 ]  # fmt: skip
 
 

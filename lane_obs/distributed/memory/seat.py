@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lane_obs.distributed.memory.kept import Kept
     from lane_obs.distributed.port import Listener
     from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.view import BrokerHealth
 
 
 class Seat:
@@ -24,8 +25,10 @@ class Seat:
     Args:
         id: the member's id.
         works: whether it claims.
+        looks: whether it only looks, and so never leads.
         concurrency: how many commands it runs at once.
         listener: is told what happens.
+        health: how the member is.
         loop: the event loop.
         now: when it joins.
     """
@@ -34,14 +37,17 @@ class Seat:
         self,
         id: str,  # noqa: A002 - the name of the field
         listener: Listener,
+        health: Callable[[], BrokerHealth],
         loop: asyncio.AbstractEventLoop,
         now: float,
         *,
         works: bool,
+        looks: bool,
         concurrency: int,
     ) -> None:
         self.id = id
         self.works = works
+        self.looks = looks
         self.concurrency = concurrency
         self.held: dict[str, Kept] = {}
         """What it runs, in the order of claims."""
@@ -55,6 +61,7 @@ class Seat:
         self.end: Entry | None = None
         """When its lease ends, if it is not renewed."""
         self._listener: Listener | None = listener
+        self._health = health
         self._loop = loop
         self._context = contextvars.Context()
         self._is_due = False
@@ -102,6 +109,10 @@ class Seat:
         """Its leases are lost."""
         self._tell("lost", *ids)
 
+    def tell_state(self) -> None:
+        """It begins or ends to lead."""
+        self._tell("state")
+
     def tell_room(self, lane: str) -> None:
         """A lane has room again."""
         self._tell("room", lane)
@@ -117,6 +128,8 @@ class Seat:
         listener = self._listener
         if listener is None:
             return
+        if "state" in mail:
+            listener.on_state(self._health())
         for kind, tell in _TELL.items():
             if kind in mail:
                 tell(listener, mail[kind])

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lane_obs.errors import error_text
 from lane_obs.runtime.brokered.body import Outcome, decode_outcome, read_body
 from lane_obs.runtime.brokered.handle import SharedHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from lane_obs.distributed import Broker
     from lane_obs.distributed.view import BrokerStats, Found, Letter
     from lane_obs.runtime.brokered.watches import Watches
     from lane_obs.runtime.dispatcher import Dispatcher
+
+
+_logger: Final = logging.getLogger("lane_obs.broker")
 
 
 class SharedCommand(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,11 +142,17 @@ class Cluster:
         """Forgets dead letters, `None` for all; returns how many there were."""
         return await self._broker.remove_letters(ids)
 
-    def later(self, call: Any) -> None:
-        """Has a question asked that nobody waits for."""
-        task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
+    def later(self, what: str, call: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        """Has something done that nobody waits for; `what` says it in the log if it fails."""
+        task = asyncio.get_running_loop().create_task(call, context=contextvars.Context(), name=what)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("the broker could not %s: %s", task.get_name(), error_text(error), exc_info=error)
 
     async def close(self) -> None:
         """Waits for what nobody else waits for."""

@@ -99,6 +99,8 @@ class BrokerIntake:
         self._turns: dict[str, int] = {}
         self._context = contextvars.Context()
         self._task: asyncio.Task[None] | None = None
+        self.declared: asyncio.Task[object] | None = None
+        """Names lanes to the broker: what was submitted since then goes there afterwards."""
 
     # --- what the queue asks ------------------------------------------------------------------------------------
 
@@ -202,6 +204,9 @@ class BrokerIntake:
         self._task = self._dispatcher.loop.create_task(self._submit(entries), context=contextvars.Context())
 
     async def _submit(self, entries: list[_Entry]) -> None:
+        if self.declared is not None:
+            await asyncio.wait([self.declared])
+            self.declared = None
         try:
             receipts = await self._broker.submit([entry.command for entry in entries])
         except Exception as error:

@@ -100,6 +100,8 @@ class Membership:
         self._down_since: float | None = None
         self._leads = False
         self._joined = False
+        for name, config in lanes.items():
+            self.check_lane(name, config)
         self.journal = BrokerJournal(broker, dispatcher)
         self._watches = Watches(broker, clock)
         most = min((limit.most for limit in limits[1]), default=math.inf)
@@ -138,22 +140,24 @@ class Membership:
         check_lanes({**self.policies, name: config}, *self._limits)
         self.policies[name] = config
         if self._joined:
-            self.cluster.later(self.broker.declare({name: config}))
+            what = f"name the policies of lane {name!r}"
+            self._intake.declared = self.cluster.later(what, self.broker.declare({name: config}))
         return _unlimited(config)
 
     def policy(self, lane: Lane) -> LaneConfig:
         """The policies of a lane, as the broker applies them."""
-        return self.policies[lane.name]
+        return self.policies.get(lane.name, lane.config)  # it may be gone: other threads ask, too
 
     def forget_lane(self, name: str) -> None:
         """A lane is gone from this process: the broker forgets it, too, unless others have commands in it."""
         del self.policies[name]
         if self._joined:
-            self.cluster.later(self.broker.forget_lane(name))
+            self.cluster.later(f"forget lane {name!r}", self.broker.forget_lane(name))
 
     def pause(self, lane: str, *, paused: bool) -> None:
         """Has the broker pause or resume a lane."""
-        self.cluster.later(self.broker.set_paused(lane, paused=paused))
+        what = f"{'pause' if paused else 'resume'} lane {lane!r}"
+        self.cluster.later(what, self.broker.set_paused(lane, paused=paused))
 
     def cancel(self, command_id: str) -> None:
         """Cancels a command that runs here, or has the broker cancel it."""
@@ -252,7 +256,7 @@ class Membership:
 
     def on_facts(self, facts: Sequence[Fact]) -> None:
         """The broker did something on its own account."""
-        tell(self._bus, facts)
+        tell(self._bus, facts, self._clock.now())
 
     def on_state(self, health: BrokerHealth) -> None:
         """The link is broken or works again, or this member begins or ends to lead."""

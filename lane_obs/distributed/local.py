@@ -111,7 +111,9 @@ class LocalBroker:
         self.member = f"{socket.gethostname()}:{os.getpid()}:{shared.joined}"
         now = shared.clock.now()
         looks = not (lanes or work)
-        self._seat = Seat(self.member, listener, loop, now, works=work, looks=looks, concurrency=self.concurrency)
+        self._seat = Seat(
+            self.member, listener, self.health, loop, now, works=work, looks=looks, concurrency=self.concurrency
+        )
         shared.join(self._seat, lanes, max_concurrency, rate_limits, letters)
 
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:

@@ -50,6 +50,7 @@ class SharedQueue:
         self._rate_limits: tuple[RateLimit, ...] = ()
         self._leases = Timers()
         self._rooms = Rooms()
+        self._leading: Seat | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed: Timer | None = None
         self._armed_at = math.inf
@@ -185,8 +186,13 @@ class SharedQueue:
 
     def finish(self, seat: Seat | None) -> None:
         """Ends a step: tells what came of it, to the member that asked for it or else to the leader."""
-        life = self.life
-        if life.facts and (teller := self.leader() if seat is None or seat.looks else seat) is not None:
+        life, leader = self.life, self.leader()
+        if leader is not self._leading:
+            for other in (self._leading, leader):
+                if other is not None:
+                    other.tell_state()
+            self._leading = leader
+        if life.facts and (teller := leader if seat is None or seat.looks else seat) is not None:
             teller.tell_facts(self.take_facts())
         self._rooms.tell(life.engine.lanes)
         if life.has_changed:

@@ -12,7 +12,7 @@ from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_resul
 from lane_obs.distributed.redis.inbox import Inbox
 from lane_obs.distributed.redis.keys import Keys
 from lane_obs.distributed.redis.link import Link
-from lane_obs.distributed.redis.policy import pack_lanes, pack_limits
+from lane_obs.distributed.redis.policy import pack_lanes
 from lane_obs.distributed.redis.program import load
 from lane_obs.distributed.redis.questions import Questions
 from lane_obs.distributed.redis.session import VERSION, Session
@@ -100,12 +100,12 @@ class RedisBroker(Questions):
             "looks": not lanes and not work,
             "lanes": pack_lanes(lanes, rate_limits),
             "limit": -1 if max_concurrency is None else max_concurrency,
-            "limits": pack_limits(rate_limits),
             "letters": letters,
             "lease": round(self._lease * 1000),
             "info": [session.member, work, self.concurrency],
             "ttl": self._ttl,
         }
+        self._rate_limits = rate_limits
         session.link = self._link
         await self._link.connect()
         try:

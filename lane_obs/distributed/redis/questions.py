@@ -13,7 +13,7 @@ from lane_obs.errors import UnknownLane
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lane_obs.config import LaneConfig
+    from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.distributed.redis.inbox import Inbox
     from lane_obs.distributed.redis.session import Session
     from lane_obs.distributed.view import BrokerStats, Found, Letter
@@ -29,6 +29,7 @@ class Questions:
     _inbox: Inbox
     _wait: float
     _ttl: int
+    _rate_limits: Sequence[RateLimit] = ()
 
     async def _ask(self, name: str, **request: Any) -> Any:
         return await self._session.ask(name, {**request, "ttl": self._ttl}, wait=self._wait)
@@ -50,7 +51,7 @@ class Questions:
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
         """Puts the policies of lanes in force, new ones or others than before."""
         session = self._session
-        packed = pack_lanes(lanes, ())
+        packed = pack_lanes(lanes, self._rate_limits)
         session.wish["lanes"] = [lane for lane in session.wish["lanes"] if lane[0] not in lanes] + packed
         await self._ask("lanes", lanes=packed)
         await session.learn_names(wait=self._wait)

@@ -146,7 +146,7 @@ class Membership:
 
     def policy(self, lane: Lane) -> LaneConfig:
         """The policies of a lane, as the broker applies them."""
-        return self.policies[lane.name]
+        return self.policies.get(lane.name, lane.config)  # it may be gone: other threads ask, too
 
     def forget_lane(self, name: str) -> None:
         """A lane is gone from this process: the broker forgets it, too, unless others have commands in it."""

@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Pauses or resumes a lane. request: lane (its code), paused. Answers whether that changed anything.
 local l = lane_of(request.lane)
 local changed = (l.paused == 1) ~= request.paused

@@ -1,4 +1,4 @@
---@ core registered lane ready level final wake
+--@ core registered lane level ready final wake
 -- Takes commands in. request: call, ttl, ids, lanes; delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
 -- Answers what is not accepted by index, and facts with their bodies.
@@ -86,7 +86,6 @@ local function take_in(i, l, id)
       note_due(c.deadline)
     end
   end
-  set_level(l, c)
   if delays[i] then
     put_due(l, c, DELAYED, now + delays[i])
   else

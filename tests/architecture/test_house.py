@@ -19,8 +19,7 @@ LARGER: dict[str, str] = {}
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "misc"}
 VENDORS = [
     "structlog", "prometheus_client", "opentelemetry", "uvloop", "typer", "click", "rich", "redis", "hiredis",
-    "pydantic",
-    "httpx",
+    "pydantic", "httpx",
 ]  # fmt: skip
 
 

@@ -55,6 +55,17 @@ class Questions:
         await self._ask("lanes", lanes=packed)
         await session.learn_names(wait=self._wait)
 
+    async def forget_lane(self, name: str, /) -> bool:
+        """Forgets a lane that has no live command, as `Broker.forget_lane` says."""
+        if not await self._is_there():
+            return False
+        session = self._session
+        done = bool(decode((await self._ask("forget", name=name))[0])[0])
+        if done:
+            session.wish["lanes"] = [lane for lane in session.wish["lanes"] if lane[0] != name]
+            session.codes.pop(name, None)
+        return done
+
     async def cancel(self, id: str, /) -> str:  # noqa: A002 - the name of the field
         """Cancels a command, as `Broker.cancel` says."""
         if not await self._is_there():

@@ -82,8 +82,9 @@ class Session:
     def _take_names(self, answer: Sequence[bytes]) -> None:
         epoch, names = decode(answer[0])
         self.epoch = epoch
-        self.codes = {name: int(code) for name, code in zip(names[::2], names[1::2], strict=True)}
-        self.lanes = {code: name for name, code in self.codes.items()}
+        codes = {name: int(code) for name, code in zip(names[::2], names[1::2], strict=True)}
+        self.codes = {name: code for name, code in codes.items() if code > 0}
+        self.lanes = {abs(code): name for name, code in codes.items()}
 
     async def ask(
         self, name: str, request: dict[str, Any], *blobs: bytes, wait: float | None, held_by: str | None = None

@@ -35,7 +35,7 @@ local function peek(at)
   while true do
     local some, i = read[at], read_at[at]
     if some[i] then
-      local served, lined_up, code = sunpack('>I6I6H', some[i])
+      local served, lined_up, code = sunpack('>I6I6I4', some[i])
       if not lanes[code] then
         return tonumber(some[i + 1]), served, lined_up, code
       end
@@ -99,7 +99,7 @@ local function head_of(l, wanted)
   end
   if not mine[mine.at + 1] then
     local size = math.min(mine.size, wanted, l.ready - l.held, l.max - l.running)
-    local some = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>H', l.code + 1), 'BYLEX', 'LIMIT',
+    local some = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT',
       mine.from, size)
     for i = 1, #some do
       mine[mine.from + i] = some[i]

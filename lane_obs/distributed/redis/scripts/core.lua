@@ -23,8 +23,8 @@ local KEYED, PARTED, CANCEL, DATED, STARTED = 1, 2, 4, 8, 16
 local NOBODY, LEVEL = '\0\0\0\0\0\0\0\0', 2147483648
 -- state, flags, lane, token, holder, attempt, deaths, since, level, delayed, backed off;
 -- submitted, deadline, cost, origin, seq; part, key.
-local CHANGING, FIXED = '<BBHdc8I4I4dI4dd', 'dddc8dHc0Hc0'
-local HEADER, FIXED_AT = CHANGING .. FIXED, 57
+local CHANGING, FIXED = '<BBI4dc8I4I4dI4dd', 'dddc8dHc0Hc0'
+local HEADER, FIXED_AT = CHANGING .. FIXED, 59
 
 local function to_command(id, raw)
   local c = { id = id }

@@ -5,7 +5,11 @@ local function declare(given)
   if not code then
     code = call('HINCRBY', k_meta, 'lanes', 1)
     call('HSET', k_names, name, code)
-    call('HSET', k_state, spack('>H', code), spack(LANE, 0, 0, 0, 0, 0, 0, 0, 0, priority, 0, 1, -1, 0, priority, 0, 0, 0))
+    call('HSET', k_state, spack('>I4', code), spack(LANE, 0, 0, 0, 0, 0, 0, 0, 0, priority, 0, 1, -1, 0, priority, 0, 0, 0))
+  end
+  if tonumber(code) < 0 then
+    code = -code
+    call('HSET', k_names, name, code)
   end
   local l = lane_of(tonumber(code))
   held = held - math.max(l.running, l.min) + math.max(l.running, min)

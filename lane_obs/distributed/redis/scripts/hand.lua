@@ -11,7 +11,7 @@ end
 local function hand_out(first_token)
   local n, ids = #taken, {}
   for i = 1, n do
-    ids[i] = ssub(taken[i], 13)
+    ids[i] = ssub(taken[i], 15)
   end
   local heads, changed = call('HMGET', k_heads, unpack(ids)), {}
   bodies = call('HMGET', k_bodies, unpack(ids))

@@ -16,11 +16,11 @@ local function lane_of(code)
   if l then
     return l
   end
-  local raw = call('HGET', k_state, spack('>H', code))
-  l = { code = code, prefix = spack('>H', code) }
+  local raw = call('HGET', k_state, spack('>I4', code))
+  l = { code = code, prefix = spack('>I4', code) }
   l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated, l.priority, l.min, l.max, l.most, l.flags,
     l.level, l.served, l.asked, l.place = sunpack(LANE, raw)
-  l.was, l.was_level, l.was_turn = l.place, l.level, spack('>I6I6H', l.served, l.asked, code)
+  l.was, l.was_level, l.was_turn = l.place, l.level, spack('>I6I6I4', l.served, l.asked, code)
   return keep_lane(l)
 end
 
@@ -62,7 +62,7 @@ local function save_lanes()
   for i = 1, #touched do
     local l = touched[i]
     local at = place(l)
-    local turn = spack('>I6I6H', l.served, l.asked, l.code)
+    local turn = spack('>I6I6I4', l.served, l.asked, l.code)
     if at ~= l.was or turn ~= l.was_turn or l.level ~= l.was_level then
       if l.was ~= 0 then
         local gone = out[l.was]

@@ -54,9 +54,9 @@ local function has_room(i, l, id)
       call('HSET', k_bodies, unpack(new_bodies))
       new_bodies = {}
     end
-    local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>H', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
+    local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
     if oldest[1] then
-      local c = to_command(ssub(oldest[1], 13), call('HGET', k_heads, ssub(oldest[1], 13)))
+      local c = to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
       take_out(l, c)
       end_it(l, c, 'dropped', 'failed')
       return true

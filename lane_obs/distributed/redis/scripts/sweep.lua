@@ -26,8 +26,8 @@ local function take_back(id, raw)
   else
     returned = returned + 1
     tell('returned', l, c, call('HGET', k_bodies, id), name)
-    -- One that killed a process more than once is not to kill the next at once.
-    put_back(l, c, c.deaths > 1 and math.min(100000 * 2 ^ c.deaths, 60000000) or nil)
+    -- One that killed a process is not to kill the next at once.
+    put_back(l, c, math.min(50000 * 2 ^ (c.deaths - 1), 60000000))
   end
 end
 

@@ -35,7 +35,7 @@ local function end_flagged(l, c, state, delay)
 end
 
 local function end_one(i, id, raw)
-  local _, flags, code = sunpack('<BBH', raw)
+  local _, flags, code = sunpack('<BBI4', raw)
   local l, state = lane_of(code), request.states[i]
   lane_ended(l)
   local cost, letter = request.costs[i], request.letters[i]
@@ -57,7 +57,7 @@ local function end_one(i, id, raw)
 end
 
 local function is_held(raw, wanted)
-  local state, _, _, number = sunpack('<BBHd', raw)
+  local state, _, _, number = sunpack('<BBI4d', raw)
   return state == RUNNING and number == wanted
 end
 
@@ -93,7 +93,10 @@ end
 
 -- Becomes idle, or not so any more; when the next thing is due, where this member is the one to keep the time.
 local function rest(missing)
-  if request.want == 0 or missing == 0 then
+  if request.want == 0 then
+    return nil
+  end
+  if missing == 0 then
     left_idle = call('ZREM', k_idle, me) == 1 or call('HGET', k_meta, 'keeper') == me
     return nil
   end

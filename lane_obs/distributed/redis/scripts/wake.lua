@@ -37,11 +37,11 @@ local function tell_room()
     local l = touched[i]
     local room = l.most < 0 and 0 or l.most - l.ready - l.delayed - l.backoff
     if room > 0 then
-      local some = call('ZRANGE', k_room, '[' .. l.prefix, '(' .. spack('>H', l.code + 1), 'BYLEX', 'LIMIT', 0,
+      local some = call('ZRANGE', k_room, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0,
         math.min(room, 100))
       for j = 1, #some do
         call('ZREM', k_room, some[j])
-        send(ssub(some[j], 3), { 'o', { tostring(l.code) } }, '')
+        send(ssub(some[j], 5), { 'o', { tostring(l.code) } }, '')
       end
     end
   end

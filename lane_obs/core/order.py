@@ -168,14 +168,14 @@ class Order:
     def line_up(self, record: Record, now: float) -> None:
         """A command has got its partition, as the one before it has ended."""
         lane: Lane = record.home
-        held = WaitByCause(partition=now - record.since)
-        record.waited = held if record.waited is None else record.waited + held
+        held, waited, meter = WaitByCause(partition=now - record.since), record.waited, lane.meter
+        record.waited = held if waited is None else waited + held
         record.since = now
-        if lane.config.boost is not None or lane.gate is not None:
+        if lane.gate is not None or lane.config.boost is not None:
             self.look_at(lane, now)
-        elif lane.meter.access is _KEYED:  # else it is one more, and what goes next does not matter to others
+        elif meter.access is _KEYED:  # else it is one more, and what goes next does not matter to others
             self._schedule.update(lane, now)
-        record.ready_mark = lane.meter.mark(now)
+        record.ready_mark = meter.mark(now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Brings a lane's place in the schedule up to date with its order."""

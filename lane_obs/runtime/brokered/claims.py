@@ -74,13 +74,15 @@ class Claims:
     ) -> ClaimedHandle[Any]:
         named, call, args = work
         delayed, backed_off = claim.delayed, claim.backed_off
-        waited = WaitByCause(broker=max(claim.age - delayed - backed_off, 0.0), delay=delayed, backoff=backed_off)
+        rest = max(claim.age - delayed - backed_off - claim.ran, 0.0)
+        waited = WaitByCause(broker=rest, delay=delayed, backoff=backed_off)
         return ClaimedHandle(
             self._intake.next_seq(),
             home,
             now - claim.age,
             attempt=claim.attempt - 1,
             waited=waited,
+            ran=claim.ran,
             cost=options.cost,
             _owner=self._dispatcher,
             _call=call,

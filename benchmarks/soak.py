@@ -148,7 +148,7 @@ class Soak:
 
     async def part(self, seconds: float, rate: float) -> Part:
         """Runs for a while and looks."""
-        storage: Any = self._manager._durability.journal.storage  # type: ignore[union-attr]
+        storage: Any = self._manager._keeper.journal.storage  # type: ignore[union-attr]
         spent, commits = storage.health().commit_seconds.total, storage.health().commits
         got = await self.run(seconds, rate)
         gc.collect()

@@ -39,12 +39,13 @@ class Engine:
 
     Attributes:
         timers: due times of commands, and of what the engine itself waits for.
+        schedule: whose turn it is.
         gates: the rate limits at work.
         order: the lanes whose order is not that of submits.
     """
 
     __slots__ = (
-        "_contention", "_schedule", "gates", "lanes", "live", "order", "removed", "submitted", "timers",
+        "_contention", "gates", "lanes", "live", "order", "removed", "schedule", "submitted", "timers",
     )  # fmt: skip
 
     def __init__(
@@ -56,11 +57,11 @@ class Engine:
         rate_limits: Sequence[RateLimit] = (),
     ) -> None:
         self._contention = Contention(now)
-        self._schedule = Schedule(max_concurrency, self._contention)
+        self.schedule = Schedule(max_concurrency, self._contention)
         self.timers = Timers()
-        self.gates = Gates(self._schedule, self.timers)
+        self.gates = Gates(self.schedule, self.timers)
         self.gates.for_all(rate_limits, now)
-        self.order = Order(self._schedule, self.gates, self.timers)
+        self.order = Order(self.schedule, self.gates, self.timers)
         self.lanes: dict[str, Lane] = {}
         self.live = 0
         """Commands that have not ended."""
@@ -72,23 +73,23 @@ class Engine:
     @property
     def max_concurrency(self) -> int | None:
         """The queue-wide bound."""
-        return self._schedule.limit
+        return self.schedule.limit
 
     def add_lane(self, name: str, config: LaneConfig, now: float) -> Lane:
         """Takes in a new lane, already checked."""
         lane = self.lanes[name] = Lane(name, config, self._contention, now)
         self.gates.attach(lane, now)
-        self._schedule.add(lane, now)
-        self._schedule.settle(now)  # reservations may hold the whole queue
+        self.schedule.add(lane, now)
+        self.schedule.settle(now)  # reservations may hold the whole queue
         return lane
 
     def remove_lane(self, lane: Lane, now: float) -> None:
         """Lets a lane go that has no live command."""
         del self.lanes[lane.name]
         self.removed.take(lane, now)
-        self._schedule.remove(lane)
+        self.schedule.remove(lane)
         self.gates.detach(lane)
-        self._schedule.settle(now)
+        self.schedule.settle(now)
         if self._contention.level_count > 2 * len(self.lanes) + _SPARE_LEVELS:
             self._forget_levels()
 
@@ -112,15 +113,14 @@ class Engine:
         self.live += 1
         self.submitted += 1
         record.since = now
-        if not lane.is_plain:
-            record.level = lane.config.priority
         if delayed:
             self.order.delay(record, now)
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if lane.config.boost is not None:
-            self.order.level(record, now)
+        if not lane.is_plain:
+            self.order.take_in(record, now, returning=returning)
+            return
         if returning:
             lane.ready.put_back(record)
             self.gates.recheck(lane, now)  # it may be the head
@@ -129,10 +129,8 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
-            self.look_at(lane, now)
-        elif ready == 1 and lane.turn is None:  # else it is lined up, or what blocks it lines it up once it ends
-            self._line_up(lane, now)
+            if lane.turn is None:  # else it is lined up, or what blocks it lines it up once it ends
+                self._line_up(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Looks anew at what goes next in a lane that is not plain, or that a rate limit holds back."""
@@ -140,12 +138,12 @@ class Engine:
             self.order.look_at(lane, now)
         else:
             self.gates.recheck(lane, now)
-        self._schedule.settle(now)
+        self.schedule.settle(now)
 
     def _line_up(self, lane: Lane, now: float) -> None:
-        self._schedule.ask(lane)
+        self.schedule.ask(lane)
         if self._contention.mode is not _FREE:
-            self._schedule.settle(now)
+            self.schedule.settle(now)
 
     def make_ready(self, record: Record, now: float) -> None:
         """Ends a delay or back-off: the command takes its old place in its lane."""
@@ -165,7 +163,7 @@ class Engine:
 
     def start_next(self, now: float) -> Record | None:
         """Starts the most important command that may run, and returns it; `None` when none may."""
-        schedule = self._schedule
+        schedule = self.schedule
         while (lane := schedule.next_lane()) is None or (lane.gates and not self.gates.admit(lane, now)):
             if lane is None:
                 schedule.settle(now)
@@ -185,13 +183,15 @@ class Engine:
         record.started_at = now
         record.attempt += 1
         schedule.started(lane, now)
-        if not lane.is_plain:
+        if not lane.is_plain and ((parted := lane.parted) is None or ready <= parted.held or lane.config.boost):
             self.order.started(record, now)
         return record
 
     def back_off(self, record: Record, now: float) -> None:
         """Ends an attempt that is tried again later."""
         self._end_attempt(record, _BACKOFF, now)
+        if (parted := record.home.parted) is not None:
+            parted.back_off(record)
         record.fold_wait()
         record.since = now
 
@@ -214,8 +214,9 @@ class Engine:
                     self.gates.end_throttling(lane, now)
             self.look_at(lane, now)
         elif lane.parted is not None:
-            self.order.ended(record, now)
-            self._schedule.settle(now)
+            if (moved := lane.parted.ended(record)) is not None:
+                self.order.line_up(moved, now)
+            self.schedule.settle(now)
 
     def succeed(self, record: Record, now: float) -> None:
         """Ends a running command in success: what `finish` does, in one step for by far the most frequent end."""
@@ -228,19 +229,19 @@ class Engine:
         counts[_RUNNING] -= 1
         counts[_SUCCEEDED] += 1
         del lane.running[record]
-        self._schedule.ended(lane, now)
-        if lane.parted is not None:
-            self.order.ended(record, now)
+        self.schedule.ended(lane, now)
+        if lane.parted is not None and (moved := lane.parted.ended(record)) is not None:
+            self.order.line_up(moved, now)
         if self._contention.mode is not _FREE:
-            self._schedule.settle(now)
+            self.schedule.settle(now)
 
     def _end_attempt(self, record: Record, state: State, now: float) -> None:
         self._move(record, state)
         del record.home.running[record]
         record.ran += now - record.started_at
-        self._schedule.ended(record.home, now)
+        self.schedule.ended(record.home, now)
         if self._contention.mode is not _FREE:
-            self._schedule.settle(now)
+            self.schedule.settle(now)
 
     def _end_waiting(self, record: Record, state: State, now: float) -> None:
         waited = self.wait_so_far(record, now)
@@ -268,8 +269,8 @@ class Engine:
             return False
         lane.paused = paused
         self.gates.leave(lane, now)
-        self._schedule.update(lane, now)
-        self._schedule.settle(now)
+        self.schedule.update(lane, now)
+        self.schedule.settle(now)
         return True
 
     def configure(self, lane: Lane, config: LaneConfig, now: float) -> None:
@@ -279,7 +280,7 @@ class Engine:
         lane.apply(config)
         if config.rate_limit != limits:
             self.gates.attach(lane, now)
-        self._schedule.reline(lane, self.lanes.values(), now)
+        self.schedule.reline(lane, self.lanes.values(), now)
         self.order.relevel(lane, now)
         self.look_at(lane, now)
         self._forget_levels()

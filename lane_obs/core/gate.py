@@ -6,6 +6,7 @@ schedule and waits at the limiter, which lets the most important of those that w
 
 from __future__ import annotations
 
+import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -101,9 +102,7 @@ class Gates:
         on_unthrottled: called with a lane that was held back and has no ready work any more, and the time.
     """
 
-    __slots__ = (
-        "_ajar", "_asked", "_of_all", "_schedule", "_shared", "_timers", "on_throttled", "on_unthrottled",
-    )  # fmt: skip
+    __slots__ = ("_asked", "_of_all", "_schedule", "_shared", "_timers", "ajar", "on_throttled", "on_unthrottled")
 
     def __init__(self, schedule: Schedule, timers: Timers) -> None:
         self._schedule = schedule
@@ -113,13 +112,14 @@ class Gates:
         self._of_all: tuple[Gate, ...] = ()
         self._shared: dict[str, Gate] = {}
         self._asked = 0
-        self._ajar: dict[Gate, None] = {}
+        self.ajar: dict[Gate, None] = {}
         """Those that have let a lane go on, and wait to see whether it takes its token before they let another."""
 
     # --- which lane has which -----------------------------------------------------------------------------------
 
     def for_all(self, limits: Sequence[RateLimit], now: float) -> None:
-        """Sets the rate limits that all lanes have; before the first of them is there."""
+        """Sets the rate limits that all lanes have, in place of those before; while no lane has any."""
+        self._let_go(self._of_all)
         self._of_all = tuple(self._gate_of(limit, now, []) for limit in limits)
 
     def attach(self, lane: Lane, now: float) -> None:
@@ -130,16 +130,20 @@ class Gates:
         gates = self._of_all + tuple(self._gate_of(limit, now, had) for limit in limits)
         self.detach(lane)
         lane.gates = gates
+        lane.most = min((gate.limiter.most for gate in gates), default=math.inf)
 
     def detach(self, lane: Lane) -> None:
         """Takes a lane's rate limits away; those that no lane shares any more are forgotten."""
-        for gate in lane.gates[len(self._of_all) :]:
+        self._let_go(lane.gates[len(self._of_all) :])
+        lane.gates = ()
+
+    def _let_go(self, gates: Sequence[Gate]) -> None:
+        for gate in gates:
             gate.users -= 1
             if not gate.users:
-                self._ajar.pop(gate, None)
+                self.ajar.pop(gate, None)
                 if gate.limit.name is not None:
                     del self._shared[gate.limit.name]
-        lane.gates = ()
 
     def _gate_of(self, limit: RateLimit, now: float, had: list[Gate]) -> Gate:
         """The gate for a limit: that of those who share it, one that the lane has had for it, or a new one."""
@@ -169,7 +173,7 @@ class Gates:
             return True
         gate = lane.gates[0]
         # Nearly always nobody waits there, and it lets through: seen here, it takes half the time.
-        is_lone = not gate.waiting and gate.timer is None and not self._ajar and len(lane.gates) == 1
+        is_lone = not gate.waiting and gate.timer is None and not self.ajar and len(lane.gates) == 1
         if is_lone and gate.limiter.try_take(head.cost, now):
             return True
         latest, due = None, now
@@ -222,7 +226,7 @@ class Gates:
 
     def _look_at(self, gate: Gate, now: float) -> None:
         """Lets the next lane go on if there is a token for it; else sets the timer for that."""
-        self._ajar.pop(gate, None)
+        self.ajar.pop(gate, None)
         while (lane := gate.first()) is not None:
             when = gate.due(lane, now)
             if when > now + INSTANT:
@@ -230,7 +234,7 @@ class Gates:
                 return
             self._release(lane, now)
             if lane.turn is not None:  # it will try
-                self._ajar[gate] = None
+                self.ajar[gate] = None
                 break
         self._set_timer(gate, None)
 
@@ -269,13 +273,13 @@ class Gates:
         Only such lanes as may have a slot: else thousands would go on, and come back at the first token taken.
         """
         mode = self._schedule.contention.mode
-        if mode is Mode.FULL or not self._ajar:
+        if mode is Mode.FULL or not self.ajar:
             return False
         if mode is Mode.RESERVED:
-            return any(self._let_one_in(gate, now) for gate in list(self._ajar))
-        for gate in list(self._ajar):
+            return any(self._let_one_in(gate, now) for gate in list(self.ajar))
+        for gate in list(self.ajar):
             self._look_at(gate, now)
-        return bool(self._ajar)
+        return bool(self.ajar)
 
     def _let_one_in(self, gate: Gate, now: float) -> bool:
         """Lets a lane go on that is below its reservation; whether there was one."""

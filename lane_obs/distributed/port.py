@@ -86,6 +86,22 @@ class Broker(Protocol):
             ConfigError: the lanes ask for something that it cannot do.
         """
 
+    async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
+        """Names lanes, or gives lanes that there are other policies, which are in force from now on.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+            ConfigError: the lanes ask for something that it cannot do.
+        """
+
+    async def forget_lane(self, name: str, /) -> bool:
+        """Forgets a lane that has no live command; its dead letters stay. False when it has one, or is unknown.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+        """
+        ...
+
     async def close(self) -> None:
         """Leaves the queue. What this member still holds is ready again at once, its attempt counted.
 

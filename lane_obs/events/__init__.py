@@ -20,6 +20,14 @@ from lane_obs.events.alert import (
     AlertResolved,
     MonitorStarted,
 )
+from lane_obs.events.broker import (
+    BrokerDown,
+    BrokerLead,
+    BrokerUp,
+    CommandLeaseLost,
+    CommandReturned,
+    CommandStale,
+)
 from lane_obs.events.command import (
     CommandBoosted,
     CommandCancelled,
@@ -86,6 +94,9 @@ __all__ = [
     "AlertNotified",
     "AlertPending",
     "AlertResolved",
+    "BrokerDown",
+    "BrokerLead",
+    "BrokerUp",
     "CommandBoosted",
     "CommandCancelRequested",
     "CommandCancelled",
@@ -96,10 +107,13 @@ __all__ = [
     "CommandExpired",
     "CommandFailed",
     "CommandKept",
+    "CommandLeaseLost",
     "CommandReady",
     "CommandRecovered",
     "CommandRejected",
     "CommandRetry",
+    "CommandReturned",
+    "CommandStale",
     "CommandStarted",
     "CommandStuck",
     "CommandSubmitted",

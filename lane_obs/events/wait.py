@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-CAUSES: Final = ("slots", "priority", "pause", "scheduler", "rate_limit", "partition", "backoff", "delay")
+CAUSES: Final = ("slots", "priority", "pause", "scheduler", "rate_limit", "partition", "backoff", "delay", "broker")
 """Causes of waiting, in the order in which they are shown.
 
 slots: the lane is at its `max_concurrency`, or the queue is full and this lane is next.
@@ -17,10 +17,11 @@ rate_limit: a rate limit holds the lane's next command back.
 partition: it is behind another command of its partition.
 backoff: between a failed attempt and the time of its retry.
 delay: the delay asked for at submit.
+broker: ready at the broker, which does not tell what held the command back.
 """
 
 BLOCKS: Final = CAUSES[:6]
-"""Those that are about a ready command."""
+"""Those that are about a ready command in the process."""
 
 
 class WaitByCause(msgspec.Struct, frozen=True, gc=False):
@@ -34,12 +35,13 @@ class WaitByCause(msgspec.Struct, frozen=True, gc=False):
     partition: float = 0.0
     backoff: float = 0.0
     delay: float = 0.0
+    broker: float = 0.0
 
     @property
     def total(self) -> float:
         """The whole wait in seconds."""
         blocked = self.slots + self.priority + self.pause + self.scheduler + self.rate_limit + self.partition
-        return blocked + self.backoff + self.delay
+        return blocked + self.backoff + self.delay + self.broker
 
     def __add__(self, other: WaitByCause) -> WaitByCause:
         return WaitByCause(
@@ -51,6 +53,7 @@ class WaitByCause(msgspec.Struct, frozen=True, gc=False):
             self.partition + other.partition,
             self.backoff + other.backoff,
             self.delay + other.delay,
+            self.broker + other.broker,
         )
 
     def as_dict(self) -> dict[str, float]:

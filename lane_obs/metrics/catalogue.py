@@ -28,6 +28,9 @@ UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down", "removed")
 STATES: Final = ("ready", "delayed", "backoff")
 """The states of commands that wait."""
 
+ROLES: Final = ("worker", "submitter")
+"""What a member of a broker is: one that runs commands, or one that only submits them."""
+
 BLOCKED_BY: Final = ("slots", "priority", "pause", "rate_limit", "partition")
 """What may keep ready work from starting; the scheduler's own lateness has a metric of its own."""
 
@@ -50,7 +53,7 @@ LABELS: Final = {
     "reason": "Of a retry: `error`, `timeout`. Of a refusal: `full`, `shutting_down`, `unknown_lane`, `removed`, "
     "`storage` (it could not be saved). Of a kept command: `unknown_lane`, `unregistered`. Of a sink's "
     "loss: `error` (it raised), `disabled` (it was cut off), `full`, `closed`, or a reason of its own.",
-    "state": "`ready`, `delayed`, `backoff`.",
+    "state": "`ready`, `delayed`, `backoff`; of commands of a broker that ended, the state they ended in.",
     "cause": "`slots` (the lane or the queue is full), `priority` (a more important lane goes first), `pause`, "
     "`rate_limit`, `partition` (all ready commands are behind others of their partitions).",
     "partition": "The partition; at most ten a lane, those with most ready commands or the longest wait.",
@@ -58,6 +61,8 @@ LABELS: Final = {
     "priority": "The lane's priority in force; 0 goes first.",
     "alert": "The alert's name, as in the Prometheus rules.",
     "notifier": "The notifier's name.",
+    "role": "`worker` (it runs commands), `submitter` (it only submits them).",
+    "worker": "The id of the process at its broker, `host:pid:number`; log lines and spans have it, too.",
     "sink": "The sink's class; several of one class are added up.",
     "version": "The version of the package.",
 }
@@ -206,17 +211,84 @@ SINK_LAG: Final = Metric(
     ("sink",),
 )
 
+BROKER_DOWN: Final = Metric("lane_broker_down", "gauge", "1 while the link to the broker is lost, else 0.", ())
+BROKER_FAILURES: Final = Metric("lane_broker_failures_total", "counter", "Times that the link was lost.", ())
+BROKER_TURN: Final = Metric(
+    "lane_broker_turn_seconds",
+    "histogram",
+    "How long exchanges with the broker took: ends handed in, work claimed.",
+    (),
+)
+BROKER_LEADS: Final = Metric(
+    "lane_broker_leads", "gauge", "1 in the one process that exports the `lane_cluster_` metrics, else 0.", ()
+)
+WORKER_INFO: Final = Metric("lane_worker_info", "gauge", "Always 1; the process's id is a label.", ("worker",))
+RETURNED: Final = Metric(
+    "lane_commands_returned_total",
+    "counter",
+    "Running commands that are ready again, as their lease was lost; each is told to one process, not its own.",
+)
+LEASES_LOST: Final = Metric(
+    "lane_leases_lost_total", "counter", "Leases that this process lost on commands that it ran."
+)
+STALE: Final = Metric(
+    "lane_commands_stale_total", "counter", "Ends of attempts that the broker refused, as the lease was lost before."
+)
+CLUSTER_DEPTH: Final = Metric(
+    "lane_cluster_queue_depth", "gauge", "Commands that wait at the broker, by state.", ("lane", "state")
+)
+CLUSTER_ACTIVE: Final = Metric("lane_cluster_active_commands", "gauge", "Commands that run, in all processes.")
+CLUSTER_OLDEST: Final = Metric(
+    "lane_cluster_oldest_ready_age_seconds",
+    "gauge",
+    "How long the longest-ready command has been ready at the broker; 0 when none is.",
+)
+CLUSTER_LIMIT: Final = Metric(
+    "lane_cluster_concurrency_limit", "gauge", "Most commands that may run at once, in all processes."
+)
+CLUSTER_PAUSED: Final = Metric("lane_cluster_paused", "gauge", "1 while the lane is paused, else 0.")
+CLUSTER_LETTERS: Final = Metric("lane_cluster_dead_letters", "gauge", "Dead letters that the broker keeps.")
+CLUSTER_MEMBERS: Final = Metric(
+    "lane_cluster_members", "gauge", "Processes that use the broker, by what they do.", ("role",)
+)
+CLUSTER_SLOTS: Final = Metric(
+    "lane_cluster_worker_slots", "gauge", "Commands that all processes together would run at once.", ()
+)
+CLUSTER_SUBMITTED: Final = Metric(
+    "lane_cluster_commands_submitted_total", "counter", "Commands that the broker took in.", ()
+)
+CLUSTER_ENDED: Final = Metric(
+    "lane_cluster_commands_ended_total", "counter", "Commands that ended, by final state.", ("state",)
+)
+CLUSTER_RETURNED: Final = Metric(
+    "lane_cluster_commands_returned_total", "counter", "Leases lost that made a command ready again.", ()
+)
+CLUSTER_EVICTED: Final = Metric(
+    "lane_cluster_dead_letters_evicted_total", "counter", "The broker's dead letters that gave way to newer ones.", ()
+)
+
 STORED: Final = (
     RECOVERED, KEPT, STORAGE_FAILED, STORAGE_COMMANDS, STORAGE_PENDING, STORAGE_FAILURES, STORAGE_DROPPED,
     STORAGE_COMMIT, STORAGE_BYTES,
 )  # fmt: skip
 """What there is to see of a queue with a storage only."""
 
+BROKERED: Final = (
+    BROKER_DOWN, BROKER_FAILURES, BROKER_TURN, BROKER_LEADS, WORKER_INFO, RETURNED, LEASES_LOST, STALE,
+)  # fmt: skip
+"""What there is to see of a queue with a broker only."""
+
+CLUSTER: Final = (
+    CLUSTER_DEPTH, CLUSTER_ACTIVE, CLUSTER_OLDEST, CLUSTER_LIMIT, CLUSTER_PAUSED, CLUSTER_LETTERS, CLUSTER_MEMBERS,
+    CLUSTER_SLOTS, CLUSTER_SUBMITTED, CLUSTER_ENDED, CLUSTER_RETURNED, CLUSTER_EVICTED,
+)  # fmt: skip
+"""What is about a whole queue of many processes: one of them exports it."""
+
 CATALOGUE: Final = (
     SUBMITTED, REJECTED, FINISHED, ATTEMPTS, RETRIES, DEAD_LETTERED, EVICTED, REQUEUED, DEAD_LETTERS, DEPTH, ACTIVE,
     STUCK, LIMIT, RESERVED, OLDEST_READY, OLDEST_ACTIVE, LAST_FINISH, QUEUE_WAIT, DURATION, END_TO_END,
     DISPATCH_DELAY, BUSY, BLOCKED, BOOSTED, RATE_LEFT, PARTITIONS, PARTITION_DEPTH, PARTITION_AGE, LOOP_LAG, INFO,
     ALERT_STATE, NOTIFICATIONS, MONITOR_TICK, BUILD_INFO, SINK_EVENTS, SINK_BATCHES, SINK_DROPPED, SINK_ERRORS,
-    SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED,
+    SINK_DISABLED, SINK_DEPTH, SINK_FLUSH, SINK_LAG, *STORED, *BROKERED, *CLUSTER,
 )  # fmt: skip
 """All metrics, in the order in which they are shown."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lane_obs.events import TraceIds
 
 _COUNTS: Final = (
-    "submitted", "recovered", "boosted", "completed", "dead", "evicted", "requeued", "unsuccessful_total",
-    "attempts_total", "retries_total",
+    "submitted", "recovered", "boosted", "completed", "dead", "evicted", "requeued", "returned", "leases_lost", "stale",
+    "unsuccessful_total", "attempts_total", "retries_total",
 )  # fmt: skip
 
 
@@ -24,6 +24,7 @@ class LaneTally:
 
     Attributes:
         submitted, recovered, boosted, dead, evicted, requeued: commands and dead letters so far.
+        returned, leases_lost, stale: what lost leases led to, see the catalogue.
         completed: commands that succeeded; each ended one attempt with `ok`, too.
         unsuccessful, attempts: commands and attempts that ended otherwise, by outcome.
         retries: attempts that another one follows, by reason.
@@ -48,10 +49,13 @@ class LaneTally:
         "evicted",
         "last_bad",
         "last_end",
+        "leases_lost",
         "recovered",
         "requeued",
         "retries",
         "retries_total",
+        "returned",
+        "stale",
         "submitted",
         "unsuccessful",
         "unsuccessful_total",
@@ -65,6 +69,9 @@ class LaneTally:
     dead: int
     evicted: int
     requeued: int
+    returned: int
+    leases_lost: int
+    stale: int
     unsuccessful_total: int
     attempts_total: int
     retries_total: int
@@ -77,7 +84,7 @@ class LaneTally:
 
     def __init__(self, bounds: Sequence[float], *, by_type: bool = False) -> None:
         self.submitted = self.completed = self.recovered = self.dead = self.evicted = self.requeued = 0
-        self.boosted = 0
+        self.boosted = self.returned = self.leases_lost = self.stale = 0
         self.unsuccessful_total = self.attempts_total = self.retries_total = 0
         self.last_end: float | None = None
         self.last_bad: TraceIds | None = None

@@ -26,6 +26,14 @@ _UNSUCCESSFUL: Final[dict[type[LaneEvent], str]] = {
     events.CommandCancelled: "cancelled",
     events.CommandExpired: "expired",
 }
+_COUNTED: Final[dict[type[LaneEvent], str]] = {
+    events.CommandDeadLettered: "dead",
+    events.CommandRecovered: "recovered",
+    events.CommandBoosted: "boosted",
+    events.CommandLeaseLost: "leases_lost",
+    events.CommandStale: "stale",
+}
+"""Events that are just counted, and where."""
 _LANE_SETS: Final = frozenset({events.LaneAdded, events.LaneRemoved})
 _NOTIFIED_BY: Final = {events.AlertNotified: "sent", events.AlertNotificationDropped: "dropped"}
 _ALERT_DEFAULTS: Final = ("", "warning", None)
@@ -75,6 +83,7 @@ class Tally:
             events.LaneRemoved: self._remove_lane,
             events.DeadLetterEvicted: self._evict,
             events.DeadLetterRequeued: self._requeue,
+            events.CommandReturned: self._return,
             events.AlertFiring: self._alert,
             events.AlertResolved: self._alert,
             events.MonitorStarted: self._watch,
@@ -151,8 +160,8 @@ class Tally:
             if attempt != 1:  # the marks are those of the back-off that went before
                 continue
             seconds = at - since
-            if waited is not None:  # a delay, which does not count; or the wait for its partition, which does
-                seconds += waited.partition
+            if waited is not None:  # a delay, which does not count; or a wait for its partition or the broker's
+                seconds += waited.partition + waited.broker
             wait = lanes[command.home.name].wait
             bucket = bisect_left(wait.bounds, seconds)
             wait.counts[bucket] += 1
@@ -189,7 +198,9 @@ class Tally:
 
     def _tell(self, fact: Fact, wall_offset: float) -> None:
         at, command, kind, trace = fact[1], fact[2], fact[3], fact[5]
-        lane = self.lanes[command.home.name]
+        lane = self.lanes.get(command.home.name)
+        if lane is None:  # a broker's word about a lane that only other members have
+            return
         wall = at + wall_offset
         outcome = _UNSUCCESSFUL.get(kind)
         if outcome is not None or kind is events.CommandRetry:
@@ -211,12 +222,8 @@ class Tally:
             lane.retries_total += 1
             lane.attempts_total += 1
             _observe(self._duration_of(lane, command), run_seconds, trace, wall)
-        elif kind is events.CommandDeadLettered:
-            lane.dead += 1
-        elif kind is events.CommandRecovered:
-            lane.recovered += 1
-        elif kind is events.CommandBoosted:
-            lane.boosted += 1
+        elif (counter := _COUNTED.get(kind)) is not None:
+            setattr(lane, counter, getattr(lane, counter) + 1)
 
     def _duration_of(self, lane: LaneTally, command: Any) -> Histogram:
         if not self._most_types:
@@ -242,6 +249,10 @@ class Tally:
 
     def _requeue(self, fact: Fact) -> None:
         self.lanes[fact[3]].requeued += 1
+
+    def _return(self, fact: Fact) -> None:
+        if (lane := self.lanes.get(fact[3])) is not None:  # a member may be told of a lane that it has not itself
+            lane.returned += 1
 
     def _watch(self, fact: Fact) -> None:
         """Alerts begin at zero, so that their first firing is a change, unless that would be a series too many."""

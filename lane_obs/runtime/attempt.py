@@ -23,7 +23,7 @@ from lane_obs.runtime.work import runs_once
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from lane_obs.config import RetryPolicy
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -174,12 +174,30 @@ class Attempts:
 
         From a thread it comes into force in the next turn of the loop, before the end of the attempt does.
         """
+        self._in_loop(self._correct, handle, handle.attempt, cost)
+
+    def report(self, handle: CommandHandle[Any], progress: Any) -> None:
+        """Notes how far a running command is, likewise.
+
+        Raises:
+            InvalidCommand: it has to be sent, and cannot be.
+        """
+        data = self._owner.journal.written(progress) if handle._durable else None
+        self._in_loop(self._note, handle, handle.attempt, progress, data)
+
+    def _in_loop(self, call: Callable[..., None], *args: Any) -> None:
         loop = self._loop
         if asyncio._get_running_loop() is loop:
-            self._correct(handle, handle.attempt, cost)
+            call(*args)
         else:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._correct, handle, handle.attempt, cost, context=self._context)
+                loop.call_soon_threadsafe(call, *args, context=self._context)
+
+    def _note(self, handle: CommandHandle[Any], attempt: int, progress: Any, data: bytes | None) -> None:
+        if handle.state is _RUNNING and handle.attempt == attempt:  # else whoever tells it was left behind
+            handle._value = progress  # its result takes the place once there is one
+            if data is not None:
+                self._owner.journal.report(handle, data)
 
     def _correct(self, handle: CommandHandle[Any], attempt: int, cost: float) -> None:
         if handle.state is _RUNNING and handle.attempt == attempt:  # else whoever tells it was left behind
@@ -224,14 +242,17 @@ class Attempts:
         delay = delay_before_retry(policy, handle.attempt, error, self._rng.random())
         run_seconds = now - handle.started_at
         self._engine.back_off(handle, now)
+        leaves = handle._durable and self._owner.journal.backs_off(handle, delay, error)
         handle.cost = handle._options.cost  # what was settled was the true cost of this attempt only
-        if handle._durable:
-            self._owner.journal.backs_off(handle, delay, error)
-        handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
+        if not leaves:
+            handle.timer = self._owner.timers.set(now + delay, timer.DUE, handle)
         if self._bus.active:
             reason = "timeout" if state is State.TIMED_OUT else "error"
             kind, text = type(error).__name__, error_text(error)
             self._owner.emit(
                 events.CommandRetry, handle, now, reason, delay, run_seconds, kind, text, error, handle.wait.total
             )
-        self._owner.on_back_off(handle.home)
+        if leaves:
+            self._owner.journal.leave(handle)
+        else:
+            self._owner.on_back_off(handle.home)

@@ -11,6 +11,7 @@ from lane_obs.runtime.manager import QueueManager
 if TYPE_CHECKING:
     from lane_obs.bus import AnySink, Observer
     from lane_obs.config import RateLimit
+    from lane_obs.distributed import Broker
     from lane_obs.storage.port import Storage
 
 
@@ -80,6 +81,11 @@ class QueueManagerBuilder:
     def with_storage(self, storage: Storage) -> QueueManagerBuilder:
         """Keeps the commands of durable lanes in a storage. It serves one manager."""
         self._options["storage"] = storage
+        return self
+
+    def with_broker(self, broker: Broker, *, work: bool = True) -> QueueManagerBuilder:
+        """Shares the queue with other processes; `work`: whether this one runs commands. It serves one manager."""
+        self._options |= {"broker": broker, "work": work}
         return self
 
     def with_sink(self, sink: AnySink) -> QueueManagerBuilder:

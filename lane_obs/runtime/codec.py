@@ -23,7 +23,7 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
 
     Args:
         work: what was submitted, resolved: a registered function, or an object of a registered `Command` class.
-        args: its positional arguments.
+        args: its positional arguments, or those of the call that runs it, of which a sync function is the first itself.
 
     Returns:
         The name it is registered under, and its arguments (or fields) as JSON.
@@ -32,6 +32,8 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
         InvalidCommand: it is not registered, or a value cannot be written, or would not come back as what it was;
             the value is named.
     """
+    if args and args[0] is work:
+        args = args[1:]
     name = type_name(work)
     registered: Any = registry.known(name)
     if registered is work:
@@ -61,6 +63,21 @@ def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
         return work, _Arguments.of(work).decode(payload)
     except (msgspec.MsgspecError, TypeError, ValueError) as error:
         raise InvalidCommand(f"the stored payload of {name!r} does not fit it any more: {error_text(error)}") from error
+
+
+def decode_value(work: Any, payload: bytes) -> Any:
+    """What a command returned, from JSON: as its annotation says, or as plain values where it says nothing.
+
+    Args:
+        work: the function or `Command` object; `None` for plain values.
+        payload: the JSON.
+
+    Raises:
+        MsgspecError: the value does not fit the annotation.
+    """
+    if work is None:
+        return msgspec.json.decode(payload)
+    return _value_decoder(type(work).execute if isinstance(work, Command) else work).decode(payload)
 
 
 class _Arguments:
@@ -149,6 +166,12 @@ def _arguments_decoder(work: Callable[..., Any], count: int) -> msgspec.json.Dec
         elif len(kinds) < count and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             kinds.append(hints.get(parameter.name, Any))
     return _decoder(tuple[tuple(kinds)] if kinds else tuple[()])  # type: ignore[misc]
+
+
+@functools.lru_cache(1_024)
+def _value_decoder(work: Any) -> msgspec.json.Decoder[Any]:
+    kind = _hints(work).get("return", Any)
+    return _decoder(Any if isinstance(kind, typing.TypeVar) else kind)
 
 
 def _hints(work: Any) -> dict[str, Any]:

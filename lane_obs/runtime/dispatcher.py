@@ -218,6 +218,7 @@ class Dispatcher:
         """Ends a running command with its value."""
         self.engine.succeed(handle, now)
         if handle._durable:
+            handle._value = value
             self._write_end(handle, None, None, ran=True)
         self._let_go(handle, value)
         if self.bus.active:
@@ -242,9 +243,8 @@ class Dispatcher:
 
     def _write_end(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> None:
         """Has the end of a durable command committed; those who wait for its result are told then."""
-        if self.journal.ended(handle, error, rerun, ran=ran):
-            handle._ending = True
-            self.idle.unsettled += 1
+        handle._ending = self.journal.ended(handle, error, rerun, ran=ran)
+        self.idle.unsettled += handle._ending
 
     def settle_ends(self, handles: Sequence[CommandHandle[Any]]) -> None:
         """The ends of these durable commands are committed, or have failed to be: those who wait are told."""

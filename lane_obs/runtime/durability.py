@@ -82,6 +82,24 @@ class Durability:
         lane.is_durable = self.journal is not None and lane.config.durable is not False
         lane.set_quick()
 
+    @staticmethod
+    def here(_name: str, config: LaneConfig) -> LaneConfig:
+        """The policies that a lane has in this process: all of them."""
+        return config
+
+    @staticmethod
+    def policy(lane: Lane) -> LaneConfig:
+        """The policies of a lane."""
+        return lane.config
+
+    @staticmethod
+    def forget_lane(_name: str) -> None:
+        """A lane is gone: it was empty, so nothing of it is stored but dead letters, which stay."""
+
+    @staticmethod
+    def shut() -> None:
+        """The queue takes no new work: nothing changes for what is stored."""
+
     def bring_back(self, lane: Lane) -> None:
         """Brings back what is stored for a lane that was not there before."""
         if lane.is_durable:

@@ -98,6 +98,11 @@ class CommandHandle(Record, Generic[T], eq=False):
             known = self._type = type_name(self._work)
         return known
 
+    @property
+    def progress(self) -> Any:
+        """What the command last told of how far its attempt is (`CommandContext.report`); `None` once it has ended."""
+        return None if self.done() else self._value
+
     def done(self) -> bool:
         """Whether it has ended."""
         return self.state in FINAL
@@ -255,6 +260,19 @@ class CommandContext:
             ConfigError: the cost is no number, or negative.
         """
         self._handle._owner.attempts.settle(self._handle, to_cost("cost", cost))
+
+    def report(self, progress: Any) -> None:
+        """Tells how far this attempt is: `progress` of the handle has it from now on. From any thread.
+
+        With a broker it goes to those processes that await the command, the latest of several that come at once.
+
+        Args:
+            progress: whatever says it, a share or a text for example; JSON types where there is a broker.
+
+        Raises:
+            InvalidCommand: it has to be sent to other processes, and is no JSON.
+        """
+        self._handle._owner.attempts.report(self._handle, progress)
 
 
 def current() -> CommandContext:

@@ -100,7 +100,7 @@ class Journal:
             lane=draft.home.name,
             command_type=name,
             payload=payload,
-            options={} if options is NO_OPTIONS else _plain(options),
+            options={} if options is NO_OPTIONS else plain_options(options),
             attempt=0,
             state="delayed" if options.delay else "ready",
             not_before=wall + options.delay if options.delay else None,
@@ -164,10 +164,15 @@ class Journal:
             return self._outbox.committed()
         return self._outbox.committed() if handle.home.config.on_crash is OnCrash.DEAD_LETTER else None
 
-    def backs_off(self, handle: CommandHandle[Any], delay: float, error: BaseException) -> None:
-        """An attempt has failed and is tried again."""
+    def backs_off(self, handle: CommandHandle[Any], delay: float, error: BaseException) -> bool:
+        """An attempt has failed and is tried again.
+
+        Returns:
+            False: it is tried again here.
+        """
         due = self._clock.wall() + delay
         self._outbox.tell(self._update(handle, "backoff", due, type(error).__name__, error_text(error)))
+        return False
 
     def _update(
         self,
@@ -187,6 +192,10 @@ class Journal:
             last_error_type=error_type,
             last_error=error,
         )
+
+    @staticmethod
+    def written(_progress: Any) -> None:
+        """How progress is sent to others: not at all."""
 
     def ended(self, handle: CommandHandle[Any], error: BaseException | None, rerun: Any, *, ran: bool) -> bool:
         """A command has ended; `ran`: while it ran.
@@ -210,7 +219,7 @@ class Journal:
     def _letter(self, handle: CommandHandle[Any], error: BaseException, rerun: Any) -> StoredDeadLetter:
         known = self.originals.pop(handle.id, None)
         if known is None:
-            name, payload, options = *encode(handle._work, rerun[1]), _plain(handle._options)
+            name, payload, options = *encode(handle._work, rerun[1]), plain_options(handle._options)
         else:
             name, payload, options = known.command_type, known.payload, known.options
         text = "".join(traceback.format_exception(error, limit=-30))[-_MAX_TRACEBACK:]
@@ -261,7 +270,7 @@ def _failed(error: Exception) -> asyncio.Future[None]:
     return failed
 
 
-def _plain(options: Options) -> dict[str, Any]:
+def plain_options(options: Options) -> dict[str, Any]:
     """Options as plain data, durations in seconds; those that became fields of their own are left out."""
     kept: dict[str, Any] = {}
     if options.timeout is not msgspec.UNSET:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lane_obs.clock import Clock
     from lane_obs.config import Duration, RateLimit
     from lane_obs.core.lane import Lane
+    from lane_obs.runtime.brokered.membership import Membership
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.durability import Durability
     from lane_obs.runtime.intake import Intake
@@ -31,15 +32,15 @@ class Lanes:
     """Changes the set of one queue's lanes. To add or remove one costs the same, however many there are.
 
     Args:
-        dispatcher, intake, durability, clock: of the queue, whose first lanes are there and checked.
+        dispatcher, intake, keeper, clock: of the queue, whose first lanes are there and checked.
     """
 
-    def __init__(self, dispatcher: Dispatcher, intake: Intake, durability: Durability, clock: Clock) -> None:
+    def __init__(self, dispatcher: Dispatcher, intake: Intake, keeper: Durability | Membership, clock: Clock) -> None:
         self._dispatcher = dispatcher
         self._engine = dispatcher.engine
         self._bus = dispatcher.bus
         self._intake = intake
-        self._durability = durability
+        self._keeper = keeper
         self._clock = clock
         # What `check_lanes` adds up, kept up to date, so that one lane more needs no look at all the others.
         self._reserved = 0
@@ -94,13 +95,13 @@ class Lanes:
             raise ConfigError("lane name", name, "give one that no lane has; set_lane changes a lane that is there")
         if not isinstance(config, LaneConfig):
             raise ConfigError(f"lanes.{name}", config, "give a LaneConfig")
-        self._durability.check_lane(name, config)
+        self._keeper.check_lane(name, config)
         self._check_shared(config, ())
         self._replace(name, None, config)
-        lane = self._engine.add_lane(name, config, self._clock.now())
-        self._durability.adopt(lane)
+        lane = self._engine.add_lane(name, self._keeper.here(name, config), self._clock.now())
+        self._keeper.adopt(lane)
         self._bus.emit(events.LaneAdded, name, 0, _differing(config, _DEFAULT))
-        self._durability.bring_back(lane)
+        self._keeper.bring_back(lane)
         self._dispatcher.wake()
 
     def change(self, name: str, config: LaneConfig | None, changes: dict[str, Any]) -> LaneConfig:
@@ -114,12 +115,12 @@ class Lanes:
         check_keys("", changes, _FIELDS, "field")
         if config is not None and not isinstance(config, LaneConfig):
             raise ConfigError("config", config, "give a LaneConfig")
-        before = home.config
+        before = self._keeper.policy(home)
         wanted = dataclasses.replace(config or before, **changes)
         _check_fixed(before, wanted)
         self._check_shared(wanted, before.rate_limits)
         self._replace(name, before, wanted)
-        self._engine.configure(home, wanted, self._clock.now())
+        self._engine.configure(home, self._keeper.here(name, wanted), self._clock.now())
         self._bus.emit(events.LaneChanged, name, home.pending, _differing(wanted, before))
         self._dispatcher.wake()
         return wanted
@@ -171,7 +172,7 @@ class Lanes:
             await self._change(home, ends)
 
     def _is_empty(self, home: Lane) -> bool:
-        return not (home.live or self._intake.room.is_used(home) or self._durability.may_bring_back(home))
+        return not (home.live or self._intake.room.is_used(home) or self._keeper.may_bring_back(home))
 
     def _cancel(self, home: Lane) -> None:
         """Cancels what is in a lane; what was told so before and still runs is left alone."""
@@ -199,6 +200,7 @@ class Lanes:
         self._count(home.config, -1)
         self._intake.pressure.forget(home)
         self._engine.remove_lane(home, self._clock.now())
+        self._keeper.forget_lane(home.name)
         self._intake.room.forget(home)
         self._bus.emit(events.LaneRemoved, home.name, 0, home.ended())
         self._bus.flush()  # nobody who begins to count from now on is told of a lane that is gone

@@ -1,22 +1,20 @@
-"""The queue's lifecycle: start, shut down, drain, close; and the way in from other threads."""
+"""The queue's lifecycle: start, shut down, drain, close."""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import contextvars
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Final
 
 from lane_obs import events
 from lane_obs.clock import sleep
 from lane_obs.config import to_seconds
 from lane_obs.core.state import FINAL, State
-from lane_obs.errors import DrainTimeout, NotStarted, ShutdownInProgress
+from lane_obs.errors import DrainTimeout, NotStarted
 from lane_obs.runtime.queue import CommandQueue
 from lane_obs.runtime.stats import DrainReport
-from lane_obs.runtime.work import refuse
+from lane_obs.runtime.threadsafe import ThreadsafeSubmitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
     from lane_obs.bus import AnySink, Observer
     from lane_obs.clock import Clock
     from lane_obs.config import Duration, LaneConfig, RateLimit
+    from lane_obs.distributed import Broker
     from lane_obs.runtime.dead_letters import DeadLetterQueue
-    from lane_obs.runtime.options import SubmitOptions
     from lane_obs.storage.port import Storage
 
 _CLOSE_ROUNDS: Final = 3
@@ -33,14 +31,15 @@ _CLOSE_ROUNDS: Final = 3
 _open_managers: weakref.WeakSet[QueueManager] = weakref.WeakSet()
 
 
-class QueueManager(CommandQueue):
+class QueueManager(CommandQueue, ThreadsafeSubmitter):
     """A command queue with a lifecycle.
 
     `async with QueueManager(...) as manager` starts it, and at the end takes no new work, drains and closes, also
     when the block raised.
 
     Args:
-        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage, rate_limit: of `CommandQueue`.
+        lanes, max_concurrency, sinks, dead_letters, clock, seed, stuck_after, storage, rate_limit, broker, work: of
+            `CommandQueue`.
         observe: logs, metrics and traces in one: an `Observability`.
         drain_timeout: limit on the drain at the end of `async with` and on SIGTERM or SIGINT under `lane_obs.run`, in
             seconds; `None` (default) waits for all work.
@@ -63,6 +62,8 @@ class QueueManager(CommandQueue):
         stuck_after: Duration = 5.0,
         storage: Storage | None = None,
         rate_limit: RateLimit | Sequence[RateLimit] | None = None,
+        broker: Broker | None = None,
+        work: bool = True,
         drain_timeout: Duration | None = None,
         close_timeout: Duration = 5.0,
     ) -> None:
@@ -71,11 +72,11 @@ class QueueManager(CommandQueue):
         super().__init__(
             lanes, max_concurrency=max_concurrency, sinks=sinks if observe is None else [*sinks, *observe.sinks],
             dead_letters=dead_letters, clock=clock, seed=seed, stuck_after=stuck_after, storage=storage,
-            rate_limit=rate_limit,
+            rate_limit=rate_limit, broker=broker, work=work,
         )  # fmt: skip
         self._closed = self._complete = False
         self._closing: asyncio.Task[None] | None = None
-        self._bridges: set[asyncio.Task[None]] = set()
+        self._bridges = set()
 
     def queue(self) -> CommandQueue:
         """The underlying queue: the manager itself, which is one."""
@@ -100,6 +101,7 @@ class QueueManager(CommandQueue):
         self._intake.bind()
         if not self._intake.refusing:
             self._intake.refuse()
+            self._keeper.shut()
             engine = self._engine
             pending = engine.live - engine.total(State.RUNNING)
             self._bus.emit(events.ShutdownStarted, pending, engine.total(State.RUNNING))
@@ -182,7 +184,7 @@ class QueueManager(CommandQueue):
 
     async def _close(self) -> None:
         await self.shutdown()
-        await self._durability.begin_close()
+        await self._keeper.begin_close()
         for handle in (live := list(self._dispatcher.directory)):
             handle.cancel()
         abandoned = await self._end_running()
@@ -192,7 +194,7 @@ class QueueManager(CommandQueue):
             self._intake.threads.close()
         finally:  # the last events go out whatever the threads and the storage do
             try:
-                await self._durability.close()
+                await self._keeper.close()
             finally:
                 self._bus.emit(events.QueueClosed, len(live) - abandoned, abandoned)
                 await self._bus.close()
@@ -242,57 +244,6 @@ class QueueManager(CommandQueue):
             return await self.drain(self.drain_timeout)
         finally:
             await self.close()
-
-    def submit_threadsafe(
-        self, lane: str, work: Any, /, *args: Any, **options: Unpack[SubmitOptions]
-    ) -> concurrent.futures.Future[Any]:
-        """Submits from another thread.
-
-        Returns:
-            A future of the command's result. Cancelling it stops the waiting, not the command. Errors of the
-            submit itself are its exception.
-
-        Raises:
-            NotStarted: the queue was not started.
-            ShutdownInProgress: it takes no new work.
-        """
-        loop = self._dispatcher.loop
-        if self._intake.refusing or loop is None or not self._dispatcher.is_open:
-            refuse(work)
-            if self._intake.refusing:
-                raise ShutdownInProgress("the queue is shutting down and takes no new work")
-            raise NotStarted("submit_threadsafe needs a started queue")
-
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-        async def submit_and_wait() -> None:
-            try:
-                handle = await self.submit(lane, work, *args, **options)
-                _give(future, await handle, None)
-            except BaseException as error:  # SystemExit too: raised in a task, it would end the event loop
-                _give(future, None, error)
-
-        def place() -> None:
-            bridge = loop.create_task(submit_and_wait())
-            self._bridges.add(bridge)
-            bridge.add_done_callback(self._bridges.discard)
-            future.add_done_callback(lambda _: _stop(bridge, loop) if future.cancelled() else None)
-
-        loop.call_soon_threadsafe(place, context=contextvars.copy_context())
-        return future
-
-
-def _stop(bridge: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed, and the bridge with it
-        loop.call_soon_threadsafe(bridge.cancel)
-
-
-def _give(future: concurrent.futures.Future[Any], value: Any, error: BaseException | None) -> None:
-    with contextlib.suppress(concurrent.futures.InvalidStateError):  # whoever had it cancelled it
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
 
 
 def open_managers(loop: asyncio.AbstractEventLoop) -> Iterator[QueueManager]:

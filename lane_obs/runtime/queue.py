@@ -20,6 +20,8 @@ from lane_obs.config import (
 from lane_obs.core.engine import Engine
 from lane_obs.core.state import State
 from lane_obs.errors import ShutdownInProgress, UnknownCommand, error_text
+from lane_obs.runtime.brokered.membership import Membership, check_broker, unlimited
+from lane_obs.runtime.brokered.sharing import Sharing
 from lane_obs.runtime.columns import Columns
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue, Rerun
 from lane_obs.runtime.dispatcher import Dispatcher
@@ -42,11 +44,12 @@ if TYPE_CHECKING:
     from lane_obs.config import Duration, LaneConfig, RateLimit
     from lane_obs.core.lane import Lane
     from lane_obs.core.removed import Removed
+    from lane_obs.distributed import Broker
     from lane_obs.runtime.handle import CommandHandle
     from lane_obs.storage.port import Storage
 
 
-class CommandQueue(Submitter, Steering):
+class CommandQueue(Submitter, Steering, Sharing):
     """Runs commands in lanes. `QueueManager` adds a lifecycle with drain and close.
 
     Args:
@@ -60,6 +63,9 @@ class CommandQueue(Submitter, Steering):
         stuck_after: seconds after which a command that ignores its cancellation is reported as stuck.
         storage: keeps the commands of durable lanes, which are all that do not say `durable=False`.
         rate_limit: bounds how often commands of all lanes together start; as in `LaneConfig`.
+        broker: shares the queue with other processes: the broker keeps the commands and says who runs which. What is
+            submitted must be registered, as for a storage, and all limits hold for all processes together.
+        work: whether this process runs commands; False, which needs a broker, for one that only submits.
 
     Attributes:
         dead_letters: the `DeadLetterQueue`.
@@ -68,7 +74,7 @@ class CommandQueue(Submitter, Steering):
         ConfigError: a value that is not allowed, named.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first by name
         self,
         lanes: Mapping[str, LaneConfig] | None = None,
         *,
@@ -80,14 +86,18 @@ class CommandQueue(Submitter, Steering):
         stuck_after: Duration = 5.0,
         storage: Storage | None = None,
         rate_limit: RateLimit | Sequence[RateLimit] | None = None,
+        broker: Broker | None = None,
+        work: bool = True,
     ) -> None:
         lanes = DEFAULT_LANES if lanes is None else lanes
         check_lanes(lanes, max_concurrency, rate_limit)
+        check_broker(broker, storage, work=work)
         self._clock: Clock = SystemClock() if clock is None else clock
         check_clock(self._clock)
         self._bus = Bus(self._clock, sinks)
-        self._rate_limits = to_rate_limits("rate_limit", rate_limit)
-        self._engine = Engine(lanes, max_concurrency, self._clock.now(), rate_limits=self._rate_limits)
+        limits = max_concurrency, to_rate_limits("rate_limit", rate_limit)
+        self._limit = max_concurrency
+        self._engine = _engine(lanes, limits, self._clock.now(), shared=broker is not None)
         self._dispatcher = Dispatcher(
             self._engine,
             self._clock,
@@ -98,9 +108,11 @@ class CommandQueue(Submitter, Steering):
         )
         self.dead_letters = dead_letters if isinstance(dead_letters, DeadLetterQueue) else DeadLetterQueue(dead_letters)
         self._intake = Intake(self._engine, self._dispatcher, self._clock, self._bus)
-        self._durability = Durability(storage, lanes, self._intake, self._dispatcher, self._clock)
-        self._lanes = Lanes(self._dispatcher, self._intake, self._durability, self._clock)
-        self.dead_letters.bind(self._requeue, self._evicted, self._durability.forget_letter, self._clock.wall)
+        parts = self._intake, self._dispatcher, self._clock
+        self._membership = None if broker is None else Membership(broker, lanes, limits, *parts, work=work)
+        self._keeper = self._membership or Durability(storage, lanes, *parts)
+        self._lanes = Lanes(self._dispatcher, self._intake, self._keeper, self._clock)
+        self.dead_letters.bind(self._requeue, self._evicted, self._keeper.forget_letter, self._clock.wall)
         self._bus.attach(self)
 
     @classmethod
@@ -120,21 +132,21 @@ class CommandQueue(Submitter, Steering):
         if self._intake.refusing:
             raise ShutdownInProgress("the queue was shut down; make a new one")
         if not self._dispatcher.is_open:
-            await self._durability.open(self.dead_letters)
+            await self._keeper.open(self.dead_letters)
             self._bus.start()
             self._bus.emit(events.QueueStarted)
             self._dispatcher.open()
-            self._durability.recover()
+            self._keeper.recover()
 
     @property
     def storage(self) -> StorageStats | None:
         """How the storage is, from any thread; `None` without one."""
-        return self._durability.stats()
+        return self._keeper.stats()
 
     @property
     def is_recovered(self) -> bool:
         """Whether all stored commands have been brought back; true without a storage."""
-        return self._durability.is_recovered
+        return self._keeper.is_recovered
 
     def is_started(self) -> bool:
         """Whether it was started and is not closed."""
@@ -154,6 +166,8 @@ class CommandQueue(Submitter, Steering):
         name, reason = handle.command_type, handle.state
         facts = (str(reason), kind, text, handle.wait.total, handle.ran)
         self._dispatcher.emit(events.CommandDeadLettered, handle, handle.finished_at, *facts)
+        if self._membership is not None:
+            return  # the broker keeps it
         self.dead_letters.push(
             DeadLetter(handle.id, handle.lane, name, reason, kind, text, handle.attempt, failed_at, error, again)
         )
@@ -162,7 +176,7 @@ class CommandQueue(Submitter, Steering):
         return requeue(letter, self._intake, self._dispatcher)
 
     def _evicted(self, letter: DeadLetter) -> None:
-        self._durability.forget_letter(letter)
+        self._keeper.forget_letter(letter)
         self._bus.emit(events.DeadLetterEvicted, letter.id, letter.lane, letter.command_type)
 
     # --- look and steer -----------------------------------------------------------------------------------------
@@ -172,8 +186,15 @@ class CommandQueue(Submitter, Steering):
         return self._dispatcher.directory.find(command_id)
 
     def cancel(self, command_id: str) -> bool:
-        """Cancels a live command (see `CommandHandle.cancel`); False when no live command has this id."""
+        """Cancels a live command (see `CommandHandle.cancel`); False when no live command has this id.
+
+        With a broker, a command that does not run here is cancelled by request, and True says no more than that it
+        went out; `cluster.cancel` waits for the answer.
+        """
         handle = self._dispatcher.directory.find(command_id)
+        if handle is None and self._membership is not None:
+            self._membership.cancel(command_id)
+            return True
         return handle is not None and handle.cancel()
 
     def explain(self, command_id: str) -> Explanation:
@@ -192,17 +213,17 @@ class CommandQueue(Submitter, Steering):
         now, stuck = self._clock.now(), self._dispatcher.stops.stuck_by_lane()
         return QueueStats(
             lanes={name: self._lane_stats(lane, now, stuck[name]) for name, lane in self._engine.lanes.copy().items()},
-            max_concurrency=self._engine.max_concurrency,
+            max_concurrency=self._limit,
             submitted=self._engine.submitted,
             removed=_removed(self._engine.removed),
             dead_letters=len(self.dead_letters),
             dead_letters_evicted=self.dead_letters.evicted,
             sinks=self._bus.stats(),
-            storage=self._durability.stats(),
+            storage=self._keeper.stats(),
         )
 
     def _lane_stats(self, lane: Lane, now: float, stuck: int) -> LaneStats:
-        counts, config = lane.counts, lane.config
+        counts, config = lane.counts, self._keeper.policy(lane)
         since, started = lane.ready.oldest_since(), lane.oldest_started()
         return LaneStats(
             ready=counts[State.READY],
@@ -230,7 +251,7 @@ class CommandQueue(Submitter, Steering):
     @property
     def columns(self) -> Columns:
         """Reads one number of all lanes at once."""
-        return Columns(self._dispatcher)
+        return Columns(self._dispatcher, self._keeper.policy)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -246,6 +267,14 @@ class CommandQueue(Submitter, Steering):
     def clock(self) -> Clock:
         """The clock."""
         return self._clock
+
+
+def _engine(
+    lanes: Mapping[str, LaneConfig], limits: tuple[int | None, Sequence[RateLimit]], now: float, *, shared: bool
+) -> Engine:
+    if shared:  # the broker has applied all limits to what it gives
+        return Engine(unlimited(lanes), None, now)
+    return Engine(lanes, limits[0], now, rate_limits=limits[1])
 
 
 def _removed(removed: Removed) -> RemovedLanes:

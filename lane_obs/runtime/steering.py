@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from lane_obs.clock import Clock
     from lane_obs.config import Duration
     from lane_obs.core.engine import Engine
+    from lane_obs.runtime.brokered.membership import Membership
     from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.durability import Durability
     from lane_obs.runtime.intake import Intake
     from lane_obs.runtime.lanes import Lanes
 
@@ -26,11 +28,13 @@ class Steering:
     _intake: Intake
     _dispatcher: Dispatcher
     _lanes: Lanes
+    _keeper: Durability | Membership
+    _membership: Membership | None
 
     @property
     def lanes(self) -> dict[str, LaneConfig]:
         """The lanes' configurations, by name."""
-        return {name: lane.config for name, lane in self._engine.lanes.copy().items()}
+        return {name: self._keeper.policy(lane) for name, lane in self._engine.lanes.copy().items()}
 
     def pause(self, lane: str) -> None:
         """Starts no more commands of a lane until `resume`; running ones go on.
@@ -51,7 +55,9 @@ class Steering:
     def _set_paused(self, name: str, *, paused: bool) -> None:
         lane = self._engine.lane(name)
         self._intake.bind()
-        if self._engine.set_paused(lane, self._clock.now(), paused=paused):
+        if self._membership is not None:
+            self._membership.pause(name, paused=paused)
+        elif self._engine.set_paused(lane, self._clock.now(), paused=paused):
             self._dispatcher.bus.emit(events.LanePaused if paused else events.LaneResumed, name, lane.pending)
             self._dispatcher.wake()
 

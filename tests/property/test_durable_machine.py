@@ -235,7 +235,7 @@ class Machine:
             self.world.live[key] = found
 
     async def crash(self) -> None:
-        journal = self.manager._durability.journal
+        journal = self.manager._keeper.journal
         assert journal is not None
         self.world.deaf = True
         journal.storage = Deaf()

@@ -104,7 +104,7 @@ class Play:
         reserved = sum(lane.min_concurrency for lane in stats.lanes.values())
         assert reserved <= LIMIT
         held = sum(max(lane.running, lane.min_concurrency) for lane in stats.lanes.values())
-        assert self.manager._engine._schedule._held == held
+        assert self.manager._engine.schedule._held == held
 
     def check_series(self) -> None:
         self.manager.bus.flush()

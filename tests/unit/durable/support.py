@@ -24,7 +24,7 @@ class Kept(MemoryStorage):
 
 async def killed(manager: QueueManager) -> None:
     """Ends a queue as `kill -9` would: what it was about to write is not written."""
-    journal = manager._durability.journal
+    journal = manager._keeper.journal
     assert journal is not None
     kept, journal.storage = journal.storage, _Deaf()
     await journal.storage.open()

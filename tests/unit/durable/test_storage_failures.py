@@ -334,7 +334,7 @@ async def test_recovery_goes_on_once_a_storage_that_failed_meanwhile_works_again
         await queue.manager.submit_many("a", [(note, f"n{number}") for number in range(3_000)])
     stopped = asyncio.Event()
     queue = Running(disk.folder)
-    storage: Any = queue.manager._durability.journal.storage  # type: ignore[union-attr]
+    storage: Any = queue.manager._keeper.journal.storage  # type: ignore[union-attr]
     stream = storage.stream_commands
 
     async def interrupted(batch: int) -> Any:

@@ -84,7 +84,7 @@ def _texts(change: Change) -> list[str]:
 
 async def killed(manager: QueueManager) -> None:
     """Ends a queue as `kill -9` would."""
-    journal = manager._durability.journal
+    journal = manager._keeper.journal
     assert journal is not None
     kept, journal.storage = journal.storage, MemoryStorage()
     await journal.storage.open()

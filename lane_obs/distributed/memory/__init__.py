@@ -1,0 +1,1 @@
+"""One queue in this process's memory, which several members share."""

@@ -1,0 +1,104 @@
+"""What goes to scripts and comes back: msgpack for what they read, bytes of their own for what they do not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from lane_obs.distributed.record import Claimed, Fact, FactKind, Progress, Result, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lane_obs.distributed.record import End
+
+_COLUMNS: Final = 9
+_KINDS: Final = {str(kind): kind for kind in FactKind}
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder().decode
+
+
+def pack_turn(number: int, ttl: int, ends: Sequence[End], want: int, progress: Sequence[Progress]) -> list[bytes]:
+    """What `turn.lua` is asked: its header, then bytes."""
+    blobs: list[bytes] = [b"", *[end.result for end in ends]]
+    delays: dict[int, int] = {}
+    costs: dict[int, float] = {}
+    letters: dict[int, int] = {}
+    for index, end in enumerate(ends, 1):
+        if end.delay:
+            delays[index] = round(end.delay * 1_000_000)
+        if end.cost is not None:
+            costs[index] = end.cost
+        if end.letter is not None:
+            blobs.append(end.letter)
+            letters[index] = len(blobs) + 2
+    told: list[Any] = []
+    for item in progress:
+        blobs.append(item.data)
+        told += (item.id, item.token, len(blobs) + 2)
+    blobs[0] = encode({
+        "turn": number,
+        "want": want,
+        "ttl": ttl,
+        "ids": [end.id for end in ends],
+        "tokens": [end.token for end in ends],
+        "states": [end.state for end in ends],
+        "delays": delays,
+        "costs": costs,
+        "letters": letters,
+        "progress": told,
+    })  # fmt: skip
+    return blobs
+
+
+def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> Turn:
+    """The answer of `turn.lua`."""
+    stale, rows, facts, due = decode(answer[0])
+    count = len(rows) // _COLUMNS
+    if not count:
+        claimed = []
+    else:
+        columns = [rows[start::_COLUMNS] for start in range(_COLUMNS)]
+        claimed = list(
+            map(
+                Claimed,
+                columns[0],
+                map(lanes.__getitem__, columns[1]),
+                answer[1 : count + 1],
+                columns[2],
+                columns[3],
+                columns[4],
+                map(float, columns[5]),
+                map(float, columns[6]),
+                map(float, columns[7]),
+                [None if seconds is False else float(seconds) for seconds in columns[8]],
+            )
+        )
+    told = to_facts(facts, answer[count + 1 :], lanes) if facts else []
+    return Turn(stale, claimed, told, None if due is False else max(float(due), 0.0))
+
+
+def to_facts(rows: Sequence[Any], bodies: Sequence[bytes], lanes: Mapping[int, str]) -> list[Fact]:
+    """Facts as all scripts tell them."""
+    return [
+        Fact(_KINDS[kind], lanes[lane], id_, body, attempt, float(age), member)
+        for (kind, lane, id_, attempt, age, member), body in zip(rows, bodies, strict=True)
+    ]
+
+
+def unpack_message(payload: bytes) -> tuple[list[Any], list[bytes]]:
+    """What a member is told: the header, and the byte strings whose sizes are its last item."""
+    at = 4 + int.from_bytes(payload[:4])
+    head = decode(payload[4:at])
+    blobs = []
+    for size in head[-1] if len(head) > 2 else ():
+        blobs.append(payload[at : at + size])
+        at += size
+    return head, blobs
+
+
+def to_results(ids: Sequence[str], states: Sequence[str], blobs: Sequence[bytes]) -> list[Result]:
+    """Results, column by column."""
+    return list(map(Result, ids, states, blobs))

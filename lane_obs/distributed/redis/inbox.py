@@ -1,0 +1,223 @@
+"""What a member is told: by messages, by its heartbeat and by its link; and how it stands with the queue."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from lane_obs.clock import SystemClock
+from lane_obs.distributed.record import Progress
+from lane_obs.distributed.redis.frame import to_facts, to_results, unpack_message
+from lane_obs.distributed.redis.heartbeat import Heartbeat
+from lane_obs.distributed.view import BrokerHealth
+from lane_obs.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lane_obs.clock import Timer
+    from lane_obs.distributed.port import Listener
+    from lane_obs.distributed.record import Fact, Turn
+    from lane_obs.distributed.redis.link import Link
+    from lane_obs.distributed.redis.session import Session
+    from lane_obs.distributed.view import BrokerStats
+
+
+class Inbox:
+    """Passes on to the listener of a member what there is to tell.
+
+    Args:
+        session: the member's.
+        url: of the server.
+        timeout: seconds that the server may take.
+        lease: seconds that the member's lease lasts.
+        ttl: milliseconds for which results are kept.
+    """
+
+    def __init__(self, session: Session, url: str, *, timeout: float, lease: float, ttl: int) -> None:
+        self._session = session
+        self._new_heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(
+            url,
+            timeout=timeout,
+            session=session,
+            lease=lease,
+            ttl=ttl,
+            on_beat=self._beaten,
+            on_forgotten=self._unknown,
+        )
+        self._heartbeat: Heartbeat | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: Listener | None = None
+        self._held: dict[str, None] = {}
+        self._clock = SystemClock()
+        self._alarm: Timer | None = None
+        self._joining: asyncio.Task[None] | None = None
+        self._error = "not open"
+        self._failures = self._stale = self._lost = 0
+        self._leads = False
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether this member has a lease."""
+        return self._heartbeat is not None or not self._session.wish.get("looks", True)
+
+    async def open(self, link: Link, listener: Listener) -> None:
+        """Begins to listen; returns once it does."""
+        self._loop = asyncio.get_running_loop()
+        self._listener, self._error = listener, ""
+        link.on_state = self._link_changed
+        listening = self._loop.create_future()
+
+        def subscribed() -> None:
+            if not listening.done():
+                listening.set_result(None)
+            else:
+                self._tell_state()
+                listener.on_work()
+
+        link.subscribe([self._session.keys.channel(self._session.code)], self._take, subscribed)
+        await listening
+        self._beat()
+
+    def _beat(self) -> None:
+        if self._heartbeat is None and self.is_registered:
+            self._heartbeat = self._new_heartbeat()
+            self._heartbeat.start()
+
+    async def close(self) -> None:
+        """Ends the heartbeat, and tells nothing any more."""
+        self._listener, self._error = None, "closed"
+        self._set_alarm(None)
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if self._joining is not None:
+            self._joining.cancel()
+        if heartbeat is None:
+            return
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        heartbeat.stop(lambda: loop.call_soon_threadsafe(ended.set_result, None))
+        await ended
+        heartbeat.join()
+        self._heartbeat = None
+        self._leads = False
+
+    # --- what comes ---------------------------------------------------------------------------------------------
+
+    def _take(self, payload: bytes) -> None:
+        listener = self._listener
+        if listener is None:
+            return
+        (kind, *rest), blobs = unpack_message(payload)
+        if kind == "w":
+            listener.on_work()
+        elif kind == "r":
+            listener.on_results(to_results(rest[0], rest[1], blobs))
+        elif kind == "c":
+            listener.on_cancel([id_ for id_ in rest[0] if id_ in self._held])
+        elif kind == "p":
+            listener.on_progress(Progress(rest[0][0], 0, blobs[0]))
+        elif kind == "o" and (lane := self._session.lanes.get(int(rest[0][0]))) is not None:
+            listener.on_room(lane)
+
+    def tell_facts(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
+        """Passes facts on."""
+        if self._listener is not None and rows:
+            self._listener.on_facts(to_facts(rows, bodies, self._session.lanes))
+
+    def tell(self, facts: list[Fact]) -> None:
+        """The same for facts that need no unpacking."""
+        if self._listener is not None:
+            self._listener.on_facts(facts)
+
+    def note(self, turn: Turn, ended: Sequence[str], *, wanted: bool) -> None:
+        """Takes note of what this member holds."""
+        held = self._held
+        for id_ in ended:
+            held.pop(id_, None)
+        for claimed in turn.claimed:
+            held[claimed.id] = None
+        self._stale += len(turn.stale)
+        if wanted:
+            self._set_alarm(turn.next_due)
+
+    def _set_alarm(self, seconds: float | None) -> None:
+        """Has this member look again when something is due: it keeps the time for all that are idle."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if seconds is None else self._clock.call_at(self._clock.now() + seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._listener is not None:
+            self._listener.on_work()
+
+    def lose_held(self) -> None:
+        """The queue has forgotten this member: it holds nothing, and watches nothing."""
+        lost, self._held = list(self._held), {}
+        self._lost += len(lost)
+        self._beat()
+        if self._listener is not None:
+            if lost:
+                self._listener.on_lost(lost)
+            self._tell_state()
+            self._listener.on_work()
+
+    # --- from the heartbeat's thread ----------------------------------------------------------------------------
+
+    def _beaten(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes]) -> None:  # noqa: FBT001 - one caller
+        assert self._loop is not None
+        if cancels or rows or leads is not self._leads:
+            self._loop.call_soon_threadsafe(self._take_beat, leads, cancels, rows, bodies)
+
+    def _take_beat(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes]) -> None:  # noqa: FBT001
+        listener = self._listener
+        if listener is None:
+            return
+        changed, self._leads = leads is not self._leads, leads
+        self.tell_facts(rows, bodies)
+        if mine := [id_ for id_ in cancels if id_ in self._held]:
+            listener.on_cancel(mine)
+        if changed:
+            self._tell_state()
+
+    def _unknown(self) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._join_again)
+
+    def _join_again(self) -> None:
+        if self._listener is not None and (self._joining is None or self._joining.done()):
+            self._joining = asyncio.get_running_loop().create_task(self._ask_to_join())
+
+    async def _ask_to_join(self) -> None:
+        try:
+            await self._session.ask("member", {}, wait=None)
+        except BrokerError as error:
+            self._link_changed(up=False, reason=str(error))
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def _link_changed(self, up: bool, reason: str) -> None:  # noqa: FBT001 - as Link.on_state gives it
+        self._error = "" if up else reason
+        self._failures += not up
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        if self._listener is not None:
+            self._listener.on_state(self.health())
+
+    def health(self) -> BrokerHealth:
+        """How the link is; from any thread."""
+        heartbeat = self._heartbeat
+        return BrokerHealth(
+            ready=not self._error,
+            error=self._error,
+            failures=self._failures,
+            stale=self._stale,
+            lost=self._lost,
+            leads=heartbeat is not None and heartbeat.leads,
+        )
+
+    def leading_stats(self) -> BrokerStats | None:
+        """The queue, where this member leads; from any thread."""
+        heartbeat = self._heartbeat
+        return None if heartbeat is None else heartbeat.stats

@@ -1,0 +1,43 @@
+"""The scripts: put together from their parts, with the keys that each needs."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Final, NamedTuple
+
+from lane_obs.distributed.redis.link import Script
+
+_PARTS: Final = re.compile(r"^--@ (.*)$", re.MULTILINE)
+_KEY: Final = re.compile(r"\bk_([a-z_]+)\b")
+_REMARK: Final = re.compile(r"^ *--.*\n|^ +", re.MULTILINE)
+
+
+class Program(NamedTuple):
+    """A script, and the names of its keys in their order."""
+
+    script: Script
+    keys: tuple[str, ...]
+
+
+@cache
+def load(name: str) -> Program:
+    """The script of this name.
+
+    Its first line names the parts that go before it. `k_NAME` in it is the key of that name, whichever part asks for
+    it; no key is built in a script.
+    """
+    text = _read(name)
+    parts = _PARTS.search(text)
+    whole = "".join(_read(part) for part in parts[1].split()) + text if parts else text
+    whole = _REMARK.sub("", whole)
+    keys = tuple(dict.fromkeys(_KEY.findall(whole)))
+    numbers = {key: number for number, key in enumerate(keys, 1)}
+    # Not a local for each: a script may have 200.
+    whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
+    return Program(Script(name, f"local K = KEYS\n{whole}"), keys)
+
+
+def _read(name: str) -> str:
+    return files("lane_obs.distributed.redis").joinpath("scripts", f"{name}.lua").read_text("utf-8")

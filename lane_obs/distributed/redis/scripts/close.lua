@@ -1,0 +1,33 @@
+--@ core lane level ready final wake
+-- A member leaves: what it holds is ready again. Answers whether there is more to give back.
+local ids = call('SPOP', k_held, 500)
+local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}
+for i = 1, #ids do
+  local c = heads[i] and to_command(ids[i], heads[i])
+  if c and c.state == RUNNING and c.holder == me then
+    local l = lane_of(c.lane)
+    lane_ended(l)
+    if has(c, CANCEL) then
+      end_it(l, c, 'cancelled', 'cancelled')
+    else
+      put_back(l, c)
+    end
+  end
+end
+call('ZREM', k_idle, me)
+local more = call('EXISTS', k_held) == 1
+if not more then
+  call('ZREM', k_members, me)
+  for _, key in ipairs({ k_info, k_turns, k_submits, k_loads }) do
+    call('HDEL', key, me)
+  end
+  if call('HGET', k_meta, 'leader') == me then
+    call('HDEL', k_meta, 'leader')
+  end
+  if call('HGET', k_meta, 'keeper') == me then
+    call('HDEL', k_meta, 'keeper')
+    wake(1)
+  end
+end
+save_all()
+return answer_with({ more, facts }, fact_bodies)

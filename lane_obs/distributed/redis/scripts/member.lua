@@ -1,0 +1,3 @@
+--@ core registered
+-- Whether the member is registered.
+return { mpack({}) }

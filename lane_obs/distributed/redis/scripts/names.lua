@@ -1,0 +1,3 @@
+--@ core
+-- The codes of all lanes by name.
+return { mpack({ epoch, call('HGETALL', k_names) }) }

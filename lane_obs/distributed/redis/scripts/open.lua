@@ -1,0 +1,16 @@
+--@ create core lane level ready final wake declare
+-- Joins the queue. request: version, epoch, looks, lanes, limit (-1: none), letters, lease, info, works.
+-- Answers the epoch and the codes of all lanes by name.
+if not request.looks then
+  for i = 1, #request.lanes do
+    declare(request.lanes[i])
+  end
+  if #request.lanes > 0 then
+    limit, most_letters = request.limit, request.letters
+  end
+  call('ZADD', k_members, now + request.lease * 1000, me)
+  call('HSET', k_info, me, mpack(request.info))
+  fresh = 1
+  save_all()
+end
+return { mpack({ epoch, call('HGETALL', k_names) }) }

@@ -1,0 +1,163 @@
+--@ core registered lane level ready final wake
+-- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
+-- looked for among those that ended.
+-- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
+local last = call('HGET', k_submits, me)
+if last and munpack(last).call == request.call then
+  local kept = munpack(last)
+  local answer = { mpack({ kept.special, kept.facts }) }
+  for i = 1, #kept.bodies do
+    answer[i + 1] = kept.bodies[i]
+  end
+  return answer
+end
+
+local special, templates, new_bodies, seen = {}, {}, {}, {}
+local delays, deadlines, costs, keys, parts = request.delays, request.deadlines, request.costs, request.keys, request.parts
+local TAIL = spack('<HH', 0, 0)
+
+local function template_of(code)
+  local l = lane_of(code)
+  return { l, spack(CHANGING .. 'dddc8', READY, 0, code, 0, NOBODY, 0, 0, now, LEVEL, 0, 0, now, 0, 1, me),
+    l.prefix .. spack('>I4', LEVEL), l.most < 0 and band(l.flags, BOOSTED + AGEING) == 0 }
+end
+
+local function refuse(i, answer, id)
+  local n = #special
+  special[n + 1], special[n + 2], special[n + 3] = i, answer, id
+end
+
+local function is_known(i, l, id)
+  local key = keys[i]
+  if key then
+    local other = call('HGET', k_keys, l.prefix .. key)
+    if other then
+      refuse(i, 'known', other)
+      return true
+    end
+    call('HSET', k_keys, l.prefix .. key, id)
+  end
+  return false
+end
+
+-- Makes room in a full lane, or refuses; true where the command may come in.
+local function has_room(i, l, id)
+  if l.most < 0 or l.ready + l.delayed + l.backoff < l.most then
+    return true
+  end
+  local policy = policy_of(l)
+  if policy.overflow == 'drop_oldest' then
+    save_waiting()
+    if #new_bodies > 0 then
+      call('HSET', k_bodies, unpack(new_bodies))
+      new_bodies = {}
+    end
+    local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
+    if oldest[1] then
+      local c = to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
+      take_out(l, c)
+      end_it(l, c, 'dropped', 'failed')
+      return true
+    end
+  elseif policy.overflow == 'wait' then
+    call('ZADD', k_room, 0, l.prefix .. me)
+  end
+  refuse(i, 'full', id)
+  return false
+end
+
+local function take_in(i, l, id)
+  local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = LEVEL, delayed = 0, backed = 0,
+    submitted = now, deadline = 0, cost = costs[i] or 1, origin = me, seq = seq, part = parts[i] or '',
+    key = keys[i] or '' }
+  if keys[i] then
+    c.flags = KEYED
+  end
+  if parts[i] then
+    c.flags = c.flags + PARTED
+  end
+  if deadlines[i] then
+    c.deadline = now + deadlines[i]
+    if band(l.flags, RUNS_LATE) == 0 then
+      c.flags = c.flags + DATED
+      call('ZADD', k_deadlines, c.deadline, id)
+      note_due(c.deadline)
+    end
+  end
+  if delays[i] then
+    put_due(l, c, DELAYED, now + delays[i])
+  else
+    put_ready(l, c)
+  end
+end
+
+local function was_there(i, id, raw)
+  if seen[id] then
+    return true
+  end
+  if raw then
+    if to_command(id, raw).origin ~= me then
+      refuse(i, 'duplicate', id)
+    end
+    return true
+  end
+  return request.again[i] and call('HEXISTS', k_results, id) == 1
+end
+
+local ids, which = request.ids, request.which
+for i = 1, #request.lanes do
+  local code = tonumber(call('HGET', k_names, request.lanes[i]) or -1)
+  if code < 0 then
+    return { mpack({ request.lanes[i], {} }) }
+  end
+  templates[i] = template_of(code)
+end
+local heads = call('HMGET', k_heads, unpack(ids))
+for i = 1, #ids do
+  local id = ids[i]
+  if not was_there(i, id, heads[i]) then
+    local t = templates[which[i]]
+    local l = t[1]
+    if not is_known(i, l, id) then
+      if has_room(i, l, id) then
+        seen[id] = true
+        seq = seq + 1
+        submitted = submitted + 1
+        if t[4] and not (delays[i] or deadlines[i] or costs[i] or keys[i] or parts[i]) then
+          l.ready = l.ready + 1
+          fresh = fresh + 1
+          local n = #new_ready
+          new_ready[n + 1], new_ready[n + 2] = 0, t[3] .. spack('>I6', seq) .. id
+          n = #new_heads
+          new_heads[n + 1], new_heads[n + 2] = id, t[2] .. spack('<d', seq) .. TAIL
+        else
+          take_in(i, l, id)
+        end
+        local n = #new_bodies
+        new_bodies[n + 1], new_bodies[n + 2] = id, ARGV[3 + i]
+      elseif keys[i] then
+        call('HDEL', k_keys, l.prefix .. keys[i])
+      end
+    end
+  end
+end
+save_waiting()
+if #new_bodies > 0 then
+  call('HSET', k_bodies, unpack(new_bodies))
+end
+save_ends()
+relevel_all()
+if save_lanes() and fresh > 0 then
+  wake(fresh)
+end
+if earliest then
+  wake_keeper(earliest)
+end
+tell_room()
+save_numbers()
+call('HSET', k_submits, me, mpack({ call = request.call, special = special, facts = facts, bodies = fact_bodies }))
+local answer = { mpack({ special, facts }) }
+for i = 1, #fact_bodies do
+  answer[i + 1] = fact_bodies[i]
+end
+return answer

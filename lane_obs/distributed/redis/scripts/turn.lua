@@ -1,0 +1,172 @@
+--@ core registered lane level ready final due wake limit start claim hand
+-- One exchange of a member: ends and progress come in, claimed commands and facts go out.
+-- request: turn, want, ttl, ids, tokens, states, delays, costs, letters (by index, the byte string's number), progress.
+local is_again, stale, left_idle, over = false, {}, false, 0
+
+-- The same turn once more, since its answer was lost: its ends are in, and what it claimed is handed out again.
+local function answer_again(record)
+  local last = munpack(record)
+  local held_ids = call('SMEMBERS', k_held)
+  for i = 1, #held_ids do
+    local c = to_command(held_ids[i], call('HGET', k_heads, held_ids[i]))
+    if c.token > last.token and c.token <= last.token + last.count then
+      add_row(c.id, c.lane, c.token, c.attempt, c.deaths, c.submitted, c.delayed, c.backed, c.deadline)
+      bodies[#bodies + 1] = call('HGET', k_bodies, c.id)
+    end
+  end
+  return last.stale, last.facts, last.fact_bodies
+end
+
+local function end_flagged(l, c, state, delay)
+  if state == 'backoff' or state == 'ready' then
+    if has(c, CANCEL) then
+      end_it(l, c, 'cancelled', 'cancelled')
+      return
+    end
+    if state == 'ready' then
+      c.attempt = c.attempt - 1
+      put_back(l, c)
+    else
+      put_back(l, c, delay)
+    end
+  else
+    let_go(l, c)
+  end
+end
+
+local function end_one(i, id, raw)
+  local _, flags, code = sunpack('<BBI4', raw)
+  local l, state = lane_of(code), request.states[i]
+  lane_ended(l)
+  local cost, letter = request.costs[i], request.letters[i]
+  if flags == 0 and not cost and not letter and state ~= 'backoff' and state ~= 'ready' then
+    finish(id, state, ARGV[3 + i])
+    return
+  end
+  local c = to_command(id, raw)
+  if cost then
+    settle_cost(l, c, cost)
+  end
+  if letter then
+    bury(l, c, state, '', ARGV[letter])
+  end
+  end_flagged(l, c, state, request.delays[i] or 0)
+  if state ~= 'backoff' and state ~= 'ready' then
+    finish(id, state, ARGV[3 + i])
+  end
+end
+
+local function is_held(raw, wanted)
+  local state, _, _, number, holder = sunpack('<BBI4dc8', raw)
+  return state == RUNNING and number == wanted and holder == me
+end
+
+local function take_ends()
+  local ids, tokens, mine = request.ids, request.tokens, {}
+  local heads = call('HMGET', k_heads, unpack(ids))
+  for i = 1, #ids do
+    local raw = heads[i]
+    if raw and is_held(raw, tokens[i]) then
+      mine[#mine + 1] = ids[i]
+      end_one(i, ids[i], raw)
+    else
+      stale[#stale + 1] = ids[i]
+    end
+  end
+  over = #mine
+  if over > 0 then
+    call('SREM', k_held, unpack(mine))
+  end
+end
+
+local function take_progress()
+  for i = 1, #request.progress, 3 do
+    local id, number, data = request.progress[i], request.progress[i + 1], ARGV[request.progress[i + 2]]
+    local raw, members = call('HGET', k_heads, id), call('HGET', k_watch, id)
+    if raw and members and is_held(raw, number) then
+      for at = 1, #members, 8 do
+        send(ssub(members, at, at + 7), { 'p', { id }, {}, { #data } }, data)
+      end
+    end
+  end
+end
+
+-- Becomes idle, or not so any more; when the next thing is due, where this member is the one to keep the time.
+local function rest(missing)
+  if request.want == 0 then
+    return nil
+  end
+  if missing == 0 then
+    left_idle = call('ZREM', k_idle, me) == 1 or call('HGET', k_meta, 'keeper') == me
+    return nil
+  end
+  call('ZADD', k_idle, missing, me)
+  local member = keeper()
+  if member and member ~= me then
+    return nil
+  end
+  local at = next_due()
+  call('HSET', k_meta, 'keeper', me, 'known', at or 0)
+  return at
+end
+
+local again = call('HGET', k_turns, me)
+if again then
+  is_again = munpack(again).turn == request.turn
+end
+if is_again then
+  local refused, told, told_bodies = answer_again(again)
+  local at = call('HGET', k_meta, 'keeper') == me and next_due()
+  local answer = { mpack({ refused, rows, told, at and (at - now) / 1000000 or false }) }
+  for i = 1, #bodies do
+    answer[#answer + 1] = bodies[i]
+  end
+  for i = 1, #told_bodies do
+    answer[#answer + 1] = told_bodies[i]
+  end
+  return answer
+end
+
+if #request.ids > 0 then
+  take_ends()
+end
+if #request.progress > 0 then
+  take_progress()
+end
+promote()
+expire()
+rise()
+save_waiting()
+local first_token = token
+if request.want > 0 then
+  claim(request.want)
+  if #taken > 0 then
+    hand_out(first_token)
+  end
+end
+save_ends()
+relevel_all()
+save_limits()
+local may = save_lanes() or (#taken == request.want and next_lane() ~= nil)
+local due = rest(request.want - #taken)
+if may or (left_idle and next_due()) then
+  wake(1)
+end
+if earliest and not due then
+  wake_keeper(earliest)
+end
+tell_room()
+if #taken ~= over then
+  call('HINCRBY', k_loads, me, #taken - over)
+end
+save_numbers()
+call('HSET', k_turns, me, mpack({ turn = request.turn, token = first_token, count = #taken, stale = stale, facts = facts,
+  fact_bodies = fact_bodies }))
+local answer = { mpack({ stale, rows, facts, due and (due - now) / 1000000 or false }) }
+for i = 1, #bodies do
+  answer[#answer + 1] = bodies[i]
+end
+for i = 1, #fact_bodies do
+  answer[#answer + 1] = fact_bodies[i]
+end
+return answer

@@ -1,0 +1,284 @@
+"""The way in for commands that a broker keeps: those of one turn of the loop, and of a call under way, go together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, Final
+
+from lane_obs.clock import sleep
+from lane_obs.config import Overflow
+from lane_obs.core.fact import submitted
+from lane_obs.distributed.record import Answer, NewCommand
+from lane_obs.errors import ConfigError, DuplicateId, InvalidCommand, LaneFullError, LaneObsError, ShutdownInProgress
+from lane_obs.runtime.brokered.body import Body, encode_body
+from lane_obs.runtime.brokered.handle import SharedHandle
+from lane_obs.runtime.codec import encode
+from lane_obs.runtime.journal import plain_options
+from lane_obs.runtime.options import NO_OPTIONS
+from lane_obs.runtime.work import discard
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping, Sequence
+
+    from lane_obs.config import LaneConfig
+    from lane_obs.distributed import Broker
+    from lane_obs.distributed.record import Receipt
+    from lane_obs.runtime.brokered.watches import Watches
+    from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.draft import Draft
+    from lane_obs.runtime.handle import CommandHandle
+    from lane_obs.runtime.intake import Intake
+
+_MOST: Final = 500
+"""So many commands go to the broker in one call."""
+
+
+class _Call:
+    """A submit of one command or more; whoever made it waits until all are kept, or one is refused."""
+
+    __slots__ = ("_left", "answer")
+
+    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
+        self._left = count
+        self.answer = answer
+
+    def keep(self, handle: SharedHandle[Any]) -> None:
+        """One more is kept."""
+        self._left -= 1
+        if not self._left and not self.answer.done():
+            self.answer.set_result(handle)
+
+    def refuse(self, error: Exception) -> None:
+        """One is not."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # who asked may be gone
+
+
+class _Entry:
+    """A command on its way to the broker."""
+
+    __slots__ = ("call", "command", "handle")
+
+    def __init__(self, command: NewCommand, handle: SharedHandle[Any], call: _Call) -> None:
+        self.command = command
+        self.handle = handle
+        self.call = call
+
+
+class BrokerIntake:
+    """Hands commands to a broker, in the order of their submits.
+
+    Args:
+        intake, dispatcher: of the queue.
+        broker: takes them.
+        watches: for whoever awaits one of them.
+        policies: the lanes' configurations, as the broker knows them.
+        most: the largest cost that the queue-wide rate limits ever let through; infinity without one.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        dispatcher: Dispatcher,
+        broker: Broker,
+        watches: Watches,
+        policies: Mapping[str, LaneConfig],
+        most: float,
+    ) -> None:
+        self._intake = intake
+        self._dispatcher = dispatcher
+        self._broker = broker
+        self._watches = watches
+        self._policies = policies
+        self._most = most
+        self._new: list[_Entry] = []
+        self._waiting: dict[str, list[_Entry]] = {}
+        self._is_due = self._under_way = False
+        self._turns: dict[str, int] = {}
+        self._context = contextvars.Context()
+        self._task: asyncio.Task[None] | None = None
+        self.declared: asyncio.Task[object] | None = None
+        """Names lanes to the broker: what was submitted since then goes there afterwards."""
+
+    # --- what the queue asks ------------------------------------------------------------------------------------
+
+    def place(self, draft: Draft) -> Awaitable[CommandHandle[Any]]:
+        """Hands a command over; done with its handle once the broker keeps it.
+
+        Raises:
+            InvalidCommand: it cannot be rebuilt from what is written of it, or is too large.
+            ConfigError: it could never start.
+        """
+        call = self._call(1)
+        self._push([self._entry(draft, call)])
+        return call.answer
+
+    start = place
+
+    async def place_many(self, drafts: Sequence[Draft]) -> list[CommandHandle[Any]]:
+        """The same for several. All are checked before any is handed over.
+
+        Raises:
+            LaneObsError: the first that was refused; others may have been taken all the same, and run.
+        """
+        call = self._call(len(drafts))
+        entries = [self._entry(draft, call) for draft in drafts]
+        self._push(entries)
+        await call.answer
+        return [entry.handle for entry in entries]
+
+    def check_ready(self, draft: Draft) -> None:
+        """Refuses a requeue: dead letters of a broker are its own.
+
+        Raises:
+            InvalidCommand: always.
+        """
+        raise InvalidCommand(f"dead letter {draft.id!r} is the broker's; use cluster.requeue")
+
+    # --- on the way ---------------------------------------------------------------------------------------------
+
+    def _call(self, count: int) -> _Call:
+        loop = self._dispatcher.loop
+        assert loop is not None
+        return _Call(loop.create_future(), count)
+
+    def _entry(self, draft: Draft, call: _Call) -> _Entry:
+        dispatcher, options, home = self._dispatcher, draft.options, draft.home
+        name, payload = encode(draft.work, draft.args)
+        policy = self._policies[home.name]
+        deadline = options.deadline
+        if deadline is None and policy.boost is not None:
+            deadline = policy.boost.deadline  # type: ignore[assignment]  # checked to be seconds
+        if options.cost != NO_OPTIONS.cost:
+            self._check_cost(options.cost, policy, home.name)
+        seq = self._intake.next_seq()
+        key = options.id or dispatcher.directory.id_of(seq)
+        handle: SharedHandle[Any] = SharedHandle(
+            seq, home, dispatcher.clock.now(), _owner=dispatcher, _work=draft.work, _options=options, _id=key,
+            _type=name, _watches=self._watches,
+        )  # fmt: skip
+        bus = dispatcher.bus
+        if bus.at_submit:
+            bus.call(bus.at_submit, handle)
+        trace = handle.trace
+        parent = None if trace is None else f"00-{trace.trace_id:032x}-{trace.span_id:016x}-{trace.sampled:02x}"
+        plain = None if options is NO_OPTIONS else plain_options(options) or None
+        body = encode_body(Body(name, payload, plain, parent))
+        if len(body) > self._broker.max_body:
+            raise InvalidCommand(f"{name!r} has {len(body)} bytes; the broker takes at most {self._broker.max_body}")
+        part = None if policy.partitions is None else self._part_of(policy, home.name, name, options.partition_key)
+        command = NewCommand(key, home.name, body, options.delay, deadline, options.cost, options.key, part)
+        return _Entry(command, handle, call)
+
+    def _check_cost(self, cost: float, policy: LaneConfig, lane: str) -> None:
+        most = min((self._most, *(limit.most for limit in policy.rate_limits)))
+        if cost > most:
+            raise ConfigError("cost", cost, f"give at most {most:g}: lane {lane!r} never lets more through at once")
+
+    def _part_of(self, policy: LaneConfig, lane: str, command_type: str, key: str | None) -> str | None:
+        assert policy.partitions is not None
+        turn = self._turns[lane] = self._turns.get(lane, -1) + 1
+        part = policy.partitions.assign(command_type, key, turn)
+        return None if part is None else str(part)
+
+    def _push(self, entries: list[_Entry]) -> None:
+        self._new += entries
+        self._dispatcher.idle.unsettled += len(entries)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._is_due and not self._under_way:
+            self._is_due = True
+            assert self._dispatcher.loop is not None
+            self._dispatcher.loop.call_soon(self._flush, context=self._context)
+
+    def _flush(self) -> None:
+        self._is_due = False
+        if not self._new or self._under_way:
+            return
+        entries, self._new = self._new[:_MOST], self._new[_MOST:]
+        self._under_way = True
+        assert self._dispatcher.loop is not None
+        self._task = self._dispatcher.loop.create_task(self._submit(entries), context=contextvars.Context())
+
+    async def _submit(self, entries: list[_Entry]) -> None:
+        if self.declared is not None:
+            await asyncio.wait([self.declared])
+            self.declared = None
+        try:
+            receipts = await self._broker.submit([entry.command for entry in entries])
+        except Exception as error:
+            for entry in entries:
+                self._refuse(entry, error, "broker")
+        else:
+            for entry, receipt in zip(entries, receipts, strict=True):
+                self._take(entry, receipt)
+        finally:
+            self._under_way = False
+            if self._new:
+                self._flush_soon()
+
+    def _take(self, entry: _Entry, receipt: Receipt) -> None:
+        handle, answer = entry.handle, receipt.answer
+        if answer == Answer.ACCEPTED:
+            bus, options = self._dispatcher.bus, handle._options
+            if bus.active:
+                now = handle.submitted_at
+                bus.append((submitted, now, handle, options.delay, options.deadline, False, handle.trace))
+            self._admit(entry)
+        elif answer == Answer.KNOWN:
+            handle._id = receipt.id
+            self._admit(entry)
+        elif answer == Answer.DUPLICATE:
+            self._refuse(entry, DuplicateId(f"a live command has the id {handle.id!r}"), "duplicate")
+        elif self._policies[handle.lane].overflow is Overflow.WAIT and not self._intake.refusing:
+            self._waiting.setdefault(handle.lane, []).append(entry)
+        else:
+            self._refuse(entry, self._full(handle.lane), "full")
+
+    def _full(self, lane: str) -> LaneObsError:
+        if self._intake.refusing:
+            return ShutdownInProgress("the queue is shutting down and takes no new work")
+        return LaneFullError(lane, self._policies[lane].max_pending or 0)
+
+    def _admit(self, entry: _Entry) -> None:
+        entry.call.keep(entry.handle)
+        self._dispatcher.idle.settled()
+
+    def _refuse(self, entry: _Entry, error: Exception, reason: str) -> None:
+        handle = entry.handle
+        self._intake.reject(handle.lane, handle._work, reason)
+        discard(handle._work)
+        entry.call.refuse(error)
+        self._dispatcher.idle.settled()
+
+    # --- what the broker tells ----------------------------------------------------------------------------------
+
+    def on_room(self, lane: str) -> None:
+        """A full lane has room: those that wait for it are handed over again, in their order."""
+        waiting = self._waiting.pop(lane, [])
+        kept = [entry for entry in waiting if not entry.call.answer.cancelled()]
+        self._dispatcher.idle.settled(len(waiting) - len(kept))
+        if kept:
+            self._new[:0] = kept
+            self._flush_soon()
+
+    def renew(self) -> None:
+        """The link works again: what the broker told of room meanwhile is lost."""
+        for lane in list(self._waiting):
+            self.on_room(lane)
+
+    def refuse_all(self) -> None:
+        """Nobody waits for room any more: the queue shuts down."""
+        for lane in list(self._waiting):
+            for entry in self._waiting.pop(lane):
+                self._refuse(entry, self._full(lane), "shutting_down")
+
+    async def settled(self) -> None:
+        """Returns once nothing is on its way."""
+        while self._new or self._under_way:
+            await sleep(self._dispatcher.clock, 0)
+            if self._task is not None:
+                await asyncio.wait([self._task])

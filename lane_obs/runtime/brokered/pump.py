@@ -1,0 +1,162 @@
+"""The exchange with a broker: one call hands in what has ended and claims as much as there are free slots."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from lane_obs import events
+from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lane_obs.clock import Clock, Timer
+    from lane_obs.distributed import Broker
+    from lane_obs.distributed.record import Claimed, End, Fact, Progress, Turn
+    from lane_obs.runtime.brokered.journal import BrokerJournal
+    from lane_obs.runtime.dispatcher import Dispatcher
+    from lane_obs.runtime.handle import CommandHandle
+
+_logger: Final = logging.getLogger("lane_obs.broker")
+
+
+class Pump:
+    """Keeps the slots of one member busy.
+
+    Args:
+        broker: gives work and takes ends.
+        journal: has the ends.
+        dispatcher: is told of them once the broker knows.
+        clock: wakes it when something is due at the broker.
+        start: starts what was claimed.
+        tell: passes on what the broker did on its own account.
+
+    Attributes:
+        claims: whether it claims.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        journal: BrokerJournal,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        start: Callable[[Sequence[Claimed]], None],
+        tell: Callable[[Sequence[Fact]], None],
+    ) -> None:
+        self._broker = broker
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._start = start
+        self._tell = tell
+        self.claims = False
+        self._hungry = True
+        """Whether there may be work at the broker that was not there when it was last asked."""
+        self._due: Timer | None = None
+        self._is_due = False
+        self._waker: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self._context = contextvars.Context()
+        journal.on_news = self.kick
+        self._seconds = dispatcher.bus.histograms["broker_turn_seconds"] = Histogram(QUICK_BOUNDS)
+
+    def open(self, *, claims: bool) -> None:
+        """Begins."""
+        self.claims = claims
+        loop = self._dispatcher.loop
+        assert loop is not None
+        self._task = loop.create_task(self._run(), context=contextvars.Context())
+
+    def on_work(self) -> None:
+        """There may be work at the broker."""
+        self._hungry = True
+        self.kick()
+
+    def kick(self) -> None:
+        """Has it look, at the end of this turn of the loop, what it has for the broker and what it wants."""
+        if not self._is_due and self._waker is not None:
+            self._is_due = True
+            assert self._dispatcher.loop is not None
+            self._dispatcher.loop.call_soon(self._wake, context=self._context)
+
+    def _wake(self) -> None:
+        self._is_due = False
+        waker, self._waker = self._waker, None
+        if waker is not None and not waker.done():
+            waker.set_result(None)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            has_news = self._journal.has_news
+            # Where there is something to tell it asks for work, too: it costs little, and no hint can be missed.
+            want = self._wanted() if has_news or self._hungry else 0
+            if want or has_news:
+                ends, told, progress = self._journal.take()
+                await self._turn(ends, told, progress, want)
+            elif self._closed:
+                return
+            else:
+                self._waker = loop.create_future()
+                await self._waker
+
+    def _wanted(self) -> int:
+        return max(self._broker.concurrency - len(self._journal.running), 0) if self.claims else 0
+
+    async def _turn(self, ends: list[End], told: list[CommandHandle[Any]], progress: list[Progress], want: int) -> None:
+        if want:
+            self._hungry = False  # whatever is told from now on counts
+        began = self._clock.now()
+        try:
+            turn = await self._broker.turn(ends, want, progress)
+        except BrokerError as error:
+            _logger.warning("%d ends could not be told to the broker, which will run them again: %s", len(ends), error)
+            self._dispatcher.settle_ends(told)
+            self._closed = True
+            self.claims = False
+            return
+        self._seconds.observe(self._clock.now() - began)
+        if want and len(turn.claimed) == want:
+            self._hungry = True
+        if turn.stale:
+            self._tell_stale(turn.stale, ends, told)
+        if turn.facts:
+            self._tell(turn.facts)
+        if turn.claimed:
+            self._start(turn.claimed)
+        if told:
+            self._dispatcher.settle_ends(told)
+        self._arm(turn)
+
+    def _tell_stale(self, stale: Sequence[str], ends: Sequence[End], told: Sequence[CommandHandle[Any]]) -> None:
+        refused = set(stale)
+        now = self._clock.now()
+        for end, handle in zip(ends, told, strict=True):
+            if end.id in refused:
+                self._dispatcher.emit(events.CommandStale, handle, now, end.state)
+
+    def _arm(self, turn: Turn) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        if turn.next_due is not None and self.claims:
+            when = self._clock.now() + turn.next_due
+            self._due = contextvars.Context().run(self._clock.call_at, when, self.on_work)
+
+    async def close(self) -> None:
+        """Tells what is left, and ends."""
+        self.claims = False
+        self._closed = True
+        if self._due is not None:
+            self._due.cancel()
+        self._wake()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+            self._task.result()

@@ -1,0 +1,185 @@
+"""Who waits for the end of a command that others may run: asked of the broker once someone does, and told by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from lane_obs.core.state import State
+from lane_obs.errors import (
+    BrokerError,
+    CommandCancelled,
+    CommandDropped,
+    CommandExpired,
+    CommandTimeout,
+    RemoteError,
+    ResultLost,
+    error_text,
+)
+from lane_obs.runtime.brokered.body import decode_outcome
+from lane_obs.runtime.codec import decode_value
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from lane_obs.clock import Clock
+    from lane_obs.distributed import Broker
+    from lane_obs.distributed.record import Progress, Result
+    from lane_obs.runtime.brokered.body import Outcome
+    from lane_obs.runtime.brokered.handle import SharedHandle
+
+_logger: Final = logging.getLogger("lane_obs.broker")
+_STATES: Final = {str(state): state for state in State}
+_KINDS: Final = {
+    State.TIMED_OUT: (CommandTimeout, "ran longer than its timeout"),
+    State.EXPIRED: (CommandExpired, "was not done when its deadline passed"),
+    State.CANCELLED: (CommandCancelled, "was cancelled"),
+}
+
+
+class Watches:
+    """The commands of one member that someone waits for here.
+
+    Args:
+        broker: says how they end.
+        clock: gives the time of their ends as they are seen here.
+    """
+
+    def __init__(self, broker: Broker, clock: Clock) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._watched: dict[str, list[SharedHandle[Any]]] = {}
+        self._new: list[str] = []
+        self._gone: list[str] = []
+        self._is_due = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._context = contextvars.Context()
+
+    def add(self, handle: SharedHandle[Any]) -> None:
+        """Someone waits for a command; the broker is asked at the end of this turn of the loop."""
+        known = self._watched.setdefault(handle.id, [])
+        if not known:
+            self._new.append(handle.id)
+            self._flush_soon()
+        if handle not in known:
+            known.append(handle)
+
+    def remove(self, handle: SharedHandle[Any]) -> None:
+        """Nobody waits for it any more by this handle."""
+        known = self._watched.get(handle.id)
+        if known is not None and handle in known:
+            known.remove(handle)
+            if not known:
+                del self._watched[handle.id]
+                self._gone.append(handle.id)
+                self._flush_soon()
+
+    def renew(self) -> None:
+        """Asks again for all: what the broker told while the link was broken is lost."""
+        self._new = list(self._watched)
+        if self._new:
+            self._flush_soon()
+
+    def cancel(self, command_id: str) -> None:
+        """Has the broker cancel a command."""
+        self._start(self._cancel(command_id))
+
+    async def _cancel(self, command_id: str) -> None:
+        try:
+            await self._broker.cancel(command_id)
+        except BrokerError as error:
+            _logger.warning("command %s was not cancelled: %s", command_id, error)
+
+    def _flush_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            asyncio.get_running_loop().call_soon(self._flush, context=self._context)
+
+    def _flush(self) -> None:
+        self._is_due = False
+        new, self._new = [key for key in self._new if key in self._watched], []
+        gone, self._gone = [key for key in self._gone if key not in self._watched], []
+        if new:
+            self._start(self._watch(new))
+        if gone:
+            self._start(self._unwatch(gone))
+
+    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, ids: Sequence[str]) -> None:
+        try:
+            results = await self._broker.watch(ids)
+        except BrokerError:  # it is watched again once the broker is back: `renew`
+            return
+        self.take(results)
+
+    async def _unwatch(self, ids: Sequence[str]) -> None:
+        try:
+            await self._broker.unwatch(ids)
+        except BrokerError as error:  # what it tells of them is not heard, and they end by themselves
+            _logger.debug("watches were not ended: %s", error)
+
+    def take(self, results: Sequence[Result]) -> None:
+        """Takes what commands came to, and tells those who wait for them."""
+        now = self._clock.now()
+        for result in results:
+            handles = self._watched.pop(result.id, ())
+            if handles:
+                outcome = decode_outcome(result.data)
+                for handle in handles:
+                    state, value, error = _came_to(handle, result.state, outcome)
+                    if outcome is not None:
+                        handle.attempt, handle.ran = outcome.attempt, outcome.run
+                    handle.take(state, value, error, now)
+
+    def take_progress(self, progress: Progress) -> None:
+        """Takes what a command tells of how far it is."""
+        for handle in self._watched.get(progress.id, ()):
+            handle.progress = decode_value(None, progress.data)
+
+    async def close(self) -> None:
+        """Ends what is under way; those who still wait are told that the result is not known."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        now = self._clock.now()
+        watched, self._watched = self._watched, {}
+        for handles in watched.values():
+            for handle in handles:
+                text = f"command {handle.id} may go on: this process has left its broker"
+                handle.take(State.FAILED, None, ResultLost(text, handle.id, handle.lane), now)
+
+
+def _came_to(handle: SharedHandle[Any], name: str, outcome: Outcome | None) -> tuple[State, Any, BaseException | None]:
+    """What a command came to: its state, its value, and the error that its waiters get."""
+    named = f"command {handle.id} in lane {handle.lane!r}"
+    state = _STATES.get(name, State.FAILED)
+    place = handle.id, handle.lane
+    if state is State.SUCCEEDED:
+        if outcome is None or outcome.value is None:
+            why = "its result was not kept" if outcome is None else outcome.error
+            return state, None, ResultLost(f"{named} succeeded, but {why}", *place)
+        try:
+            return state, decode_value(handle._work, outcome.value), None
+        except Exception as error:  # a type of the user's may raise anything while it is made
+            return (
+                state,
+                None,
+                ResultLost(f"{named} succeeded, but its result does not fit: {error_text(error)}", *place),
+            )
+    if state in _KINDS:
+        kind, text = _KINDS[state]
+        return state, None, kind(f"{named} {text}", *place)
+    if name not in _STATES:
+        return state, None, ResultLost(f"{named} is not there: it ended and its result is not kept any more", *place)
+    if outcome is None:
+        return state, None, CommandDropped(f"{named} was ended by its broker", *place)
+    text = f"{named} failed in attempt {outcome.attempt}: {outcome.error_type}: {outcome.error}"
+    told = {"kind": outcome.error_type, "error": outcome.error, "traceback": outcome.traceback}
+    return state, None, RemoteError(text, *place, **told)

@@ -1,0 +1,37 @@
+"""`RedisBroker` keeps to what `Broker` says, at real servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lane_obs.distributed import RedisBroker
+from lane_obs.testing import BROKER_CHECKS, check_broker
+
+if TYPE_CHECKING:
+    from tests.integration.servers.server import Server
+
+LEASE, TTL = 0.5, 1.0
+
+
+class OnTrial(RedisBroker):
+    """A member whose heartbeat can be stopped."""
+
+    def stop_beat(self) -> None:
+        heartbeat = self._inbox._heartbeat
+        assert heartbeat is not None
+        heartbeat._beat = lambda: LEASE / 10  # type: ignore[method-assign]
+
+    def start_beat(self) -> None:
+        heartbeat = self._inbox._heartbeat
+        assert heartbeat is not None
+        del heartbeat._beat  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", BROKER_CHECKS)
+async def test_conforms(server: Server, name: str) -> None:
+    def make(queue: str) -> OnTrial:
+        return OnTrial(server.url, queue=queue, lease=LEASE, result_ttl=TTL)
+
+    await check_broker(make, lease=LEASE, result_ttl=TTL, only=[name])

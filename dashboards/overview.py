@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashboards import cluster
 from dashboards.board import Row, render
 from dashboards.links import OVERVIEW
 from dashboards.panels import (
@@ -43,7 +44,8 @@ def text(rules: Levels) -> str:
     about = (
         "All lanes of the chosen queues: load, errors and durations, what waits, what fires, what telemetry was lost."
     )
-    rows = [_now(rules), _lanes(), _alerts(), _load(rules), _backlog(rules), _trouble(rules), _telemetry(rules)]
+    rows = [_now(rules), _lanes(), _alerts(), _load(rules), _backlog(rules), _trouble(rules), cluster.whole(rules)]
+    rows += [_telemetry(rules)]
     return render(OVERVIEW, "lane_obs / Overview", about, "30s", rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashboards import cluster
 from dashboards.board import Row, render
 from dashboards.links import PROCESS
 from dashboards.panels import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 def text(rules: Levels) -> str:
     """The dashboard as JSON, with the levels of these rules."""
     about = "One process, or several: event loop, scheduler, CPU and memory, and the telemetry's own cost and losses."
-    rows = [_now(rules), _loop(rules), _machine(), _sinks(rules), _monitor(), _storage(rules)]
+    rows = [_now(rules), _loop(rules), _machine(), _sinks(rules), _monitor(), _storage(rules), cluster.link(rules)]
     return render(PROCESS, "lane_obs / Process", about, "30s", rows)
 
 

@@ -50,14 +50,19 @@ def total(metric: Metric, *by: str, where: tuple[str, ...] = ()) -> str:
     return _fold("sum", by, pick(metric, *where))
 
 
-def highest(metric: Metric, *by: str) -> str:
+def highest(metric: Metric, *by: str, where: tuple[str, ...] = ()) -> str:
     """The largest value of a gauge."""
-    return _fold("max", by, pick(metric))
+    return _fold("max", by, pick(metric, *where))
 
 
 def rate(metric: Metric, *by: str, where: tuple[str, ...] = (), suffix: str = "", window: str = "rate_interval") -> str:
     """How fast a counter rises, by the second. `window` is one of Grafana's: `rate_interval` or `range`."""
     return _fold("sum", by, f"rate({pick(metric, *where, suffix=suffix)}[$__{window}])")
+
+
+def fastest(metric: Metric, *by: str) -> str:
+    """How fast a counter rises, by the second, where it rises fastest: of what one process exports for all."""
+    return _fold("max", by, f"rate({pick(metric)}[$__rate_interval])")
 
 
 def increase(metric: Metric, *by: str) -> str:

@@ -247,6 +247,51 @@ MEASURES: Final = {
             remedy="The event `queue.storage.failed` has the path and the cause. The queue goes on by itself once the "
             "disk works again; a damaged file needs `lane-obs repair`.",
         ),
+        Measure(
+            name="broker_down",
+            title="BrokerDown",
+            what="links to a broker that are lost",
+            build=lambda _window, _least: Gauge(Leaf(catalogue.BROKER_DOWN)),
+            pers=("queue",),
+            cause="The process cannot reach its broker: it starts nothing, and submits fail.",
+            remedy="The event `queue.broker.down` says why. Where all processes say it, look at the server or its "
+            "failover, else at the network of this one. The queue goes on by itself.",
+        ),
+        Measure(
+            name="returned",
+            title="CommandsReturned",
+            what="commands that became ready again in the window, as their lease was lost",
+            build=lambda window, _least: Rate(Leaf(catalogue.RETURNED), window, in_all=True),
+            pers=("queue", "lane"),
+            window=600.0,
+            cause="A process died or hung for longer than its lease; what it ran may have run twice.",
+            remedy="The event `queue.command.returned` names the process and the commands. Look whether it was killed "
+            "for its memory, stopped, or cut off; one command that kills each process becomes a dead letter.",
+        ),
+        Measure(
+            name="cluster_oldest_ready_age",
+            title="ClusterOldestReadyAgeHigh",
+            what="age of the command that has been ready at the broker for the longest time",
+            build=lambda _window, _least: Gauge(Leaf(catalogue.CLUSTER_OLDEST, fold="max")),
+            unit="seconds",
+            pers=("queue", "lane"),
+            cause="No process takes it: all slots are in use, the lane is full, paused or held back, or it has no "
+            "worker.",
+            remedy="Compare what runs with the slots of all workers and with the lane's limit. Start more workers, "
+            "or raise max_concurrency, or resume the lane.",
+        ),
+        Measure(
+            name="unserved",
+            title="NoWorker",
+            what="commands that are ready at the broker while no process runs any",
+            build=lambda _window, _least: While(
+                Gauge(Leaf(catalogue.CLUSTER_DEPTH, (("state", ("ready",)),))),
+                Gauge(Leaf(catalogue.CLUSTER_MEMBERS, (("role", ("worker",)),))),
+            ),
+            pers=("queue",),
+            cause="All workers are gone, or were never started.",
+            remedy="Start workers (`lane-obs worker module:app`); look why those that there were have ended.",
+        ),
     )
 }
 """What rules can watch, by name."""

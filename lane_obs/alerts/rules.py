@@ -75,5 +75,16 @@ DEFAULT_RULES: Final[tuple[Rule, ...]] = (
     Rule(measure="loop_lag", warning=0.1, warning_clear=0.05, critical=1, critical_clear=0.5, for_seconds=60),
     Rule(measure="telemetry_drops", warning=0),
     Rule(measure="storage_failed", critical=0),
+    Rule(measure="broker_down", critical=0, for_seconds=30),
+    Rule(measure="returned", warning=0, critical=100, critical_clear=50),
+    Rule(
+        measure="cluster_oldest_ready_age",
+        warning=60,
+        warning_clear=45,
+        critical=300,
+        critical_clear=240,
+        for_seconds=60,
+    ),
+    Rule(measure="unserved", critical=0, for_seconds=60),
 )
 """A start for most queues; thresholds of waiting belong to what your users expect."""

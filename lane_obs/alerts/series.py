@@ -27,6 +27,7 @@ _VALUES: Final[Mapping[str, Sequence[str]]] = {
     "cause": catalogue.BLOCKED_BY,
     "reason": catalogue.RETRY_REASONS,
     "sink": ("StructlogSink",),
+    "role": catalogue.ROLES,
 }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.metrics import catalogue
+from lane_obs.metrics.brokered import add_cluster, add_link
 from lane_obs.metrics.catalogue import Metric
 
 if TYPE_CHECKING:
@@ -95,11 +96,12 @@ class Reader:
         self._shown: dict[tuple[LaneTally, Labels], float] = {}
         self._showing = threading.Lock()
 
-    def read(self, stats: Any) -> Rows:
+    def read(self, stats: Any, broker: Any = None) -> Rows:
         """Reads all metrics.
 
         Args:
             stats: the queue's statistics now.
+            broker: its broker; `None` for none.
         """
         rows: Rows = {metric: [] for metric in catalogue.CATALOGUE}
         lanes = {name: tally for name, tally in self._tally.lanes.copy().items() if name in stats.lanes}
@@ -124,7 +126,15 @@ class Reader:
         self._add_sinks(rows, stats.sinks)
         if stats.storage is not None:
             _add_storage(rows, stats.storage)
+        if broker is not None:
+            self._add_broker(rows, broker, lanes)
         return rows
+
+    def _add_broker(self, rows: Rows, broker: Any, lanes: dict[str, LaneTally]) -> None:
+        rows[catalogue.BROKER_TURN].append(((), self._from_sink("broker_turn_seconds")))
+        add_link(rows, broker, lanes, self._bus.worker)
+        if (whole := broker.leading_stats()) is not None:
+            add_cluster(rows, whole)
 
     def _from_sink(self, name: str) -> Histogram:
         found: Histogram | None = self._bus.histogram(name)

@@ -198,7 +198,9 @@ class Tally:
 
     def _tell(self, fact: Fact, wall_offset: float) -> None:
         at, command, kind, trace = fact[1], fact[2], fact[3], fact[5]
-        lane = self.lanes[command.home.name]
+        lane = self.lanes.get(command.home.name)
+        if lane is None:  # a broker's word about a lane that only other members have
+            return
         wall = at + wall_offset
         outcome = _UNSUCCESSFUL.get(kind)
         if outcome is not None or kind is events.CommandRetry:

@@ -7,8 +7,10 @@ import operator
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
+from lane_obs.alerts.expression import NONE
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.metrics import BUCKETS, LaneTally, Tally, catalogue
+from lane_obs.metrics.brokered import roles_of
 from lane_obs.metrics.catalogue import OUTCOMES
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ _FROM_TALLY: Final[dict[catalogue.Metric, Callable[[Sequence[LaneTally], Sequenc
     catalogue.ATTEMPTS: _outcomes("attempts"),
     catalogue.RETRIES: lambda lanes, _: [lane.retries_total for lane in lanes],
     catalogue.DEAD_LETTERED: lambda lanes, _: [lane.dead for lane in lanes],
+    catalogue.RETURNED: lambda lanes, _: [lane.returned for lane in lanes],
 }
 # The names of columns, by metric and by what narrows it.
 _FROM_LANES: Final[dict[catalogue.Metric, Callable[[Sequence[str]], Sequence[str]]]] = {
@@ -56,6 +59,11 @@ _FROM_LANES: Final[dict[catalogue.Metric, Callable[[Sequence[str]], Sequence[str
     catalogue.OLDEST_READY: lambda _: ("oldest_ready_age",),
     catalogue.OLDEST_ACTIVE: lambda _: ("oldest_active_age",),
     catalogue.BLOCKED: lambda causes: [f"blocked_{cause}" for cause in causes],
+}
+# Of a lane of the whole queue, as a broker has it; in all processes but the one that leads there is no value.
+_FROM_CLUSTER: Final[dict[catalogue.Metric, Callable[[Any, Sequence[str]], float]]] = {
+    catalogue.CLUSTER_DEPTH: lambda lane, states: sum(getattr(lane, state) for state in states),
+    catalogue.CLUSTER_OLDEST: lambda lane, _: lane.oldest_ready_age or 0.0,
 }
 
 
@@ -134,7 +142,7 @@ class Source:
         return tuple(lane.name for lane in self.columns.lanes)
 
     def read_removed(self, leaf: Leaf) -> Sequence[Any]:
-        """What belongs to a queue's sum besides its lanes: counts of those that were removed."""
+        """What belongs to a queue's sum besides its lanes: of those that were removed, or that only others have."""
         metric, values = leaf.metric, leaf.labels[0][1] if leaf.labels else ()
         removed = () if self.tally is None else tuple(self.tally.removed.values())
         if metric is catalogue.QUEUE_WAIT:
@@ -143,6 +151,9 @@ class Source:
             return _FROM_TALLY[metric](removed, values)
         if metric in _FROM_LANES:
             return list(itertools.chain(*map(self.columns.read_removed, _FROM_LANES[metric](values))))
+        if metric in _FROM_CLUSTER and (whole := self._whole()) is not None:
+            others = whole.lanes.keys() - set(self.names)
+            return [_FROM_CLUSTER[metric](whole.lanes[name], values) for name in others]
         return []
 
     def read(self, leaf: Leaf) -> Sequence[Any]:
@@ -156,7 +167,20 @@ class Source:
         if metric in _FROM_LANES:
             first, *others = [self.columns.read(name) for name in _FROM_LANES[metric](values)]
             return [sum(numbers) for numbers in zip(first, *others, strict=True)] if others else first
-        return [self._of_queue(metric)]
+        if metric in _FROM_CLUSTER:
+            return self._read_cluster(metric, values)
+        return [self._of_queue(metric, values)]
+
+    def _whole(self) -> Any:
+        """How the whole queue is, if this process leads."""
+        return None if self._queue.broker is None else self._queue.broker.leading_stats()
+
+    def _read_cluster(self, metric: catalogue.Metric, values: Sequence[str]) -> list[float]:
+        whole = self._whole()
+        if whole is None:
+            return [NONE] * len(self.names)
+        read, lanes = _FROM_CLUSTER[metric], whole.lanes
+        return [read(lanes[name], values) if name in lanes else 0.0 for name in self.names]
 
     def _read_waits(self) -> list[tuple[tuple[float, ...], list[int]]]:
         """Bounds and counts. A lane without a new wait keeps its pair: the past of idle lanes takes no room."""
@@ -170,13 +194,19 @@ class Source:
             column.append(pair)
         return column
 
-    def _of_queue(self, metric: catalogue.Metric) -> Any:
+    def _of_queue(self, metric: catalogue.Metric, values: Sequence[str]) -> Any:
         if metric is catalogue.LOOP_LAG:
             lag = self._queue.bus.histogram("loop_lag") or _NO_LAG
             return lag.bounds, lag.counts.copy()
         if metric is catalogue.STORAGE_FAILED:
             storage = self._queue.storage
             return 0 if storage is None or storage.ready else 1
+        if metric is catalogue.BROKER_DOWN:
+            has_joined = self._queue.bus.worker is not None
+            return int(has_joined and not self._queue.broker.health().ready)
+        if metric is catalogue.CLUSTER_MEMBERS:
+            whole = self._whole()
+            return NONE if whole is None else sum(roles_of(whole.members)[role] for role in values)
         assert metric is catalogue.SINK_DROPPED
         return sum(sum(sink.dropped.values()) for sink in self._queue.bus.stats())
 

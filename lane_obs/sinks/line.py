@@ -104,12 +104,13 @@ class Form(NamedTuple):
 @functools.cache
 def form_of(kind: type[LaneEvent]) -> Form:
     """The form of this kind of event."""
-    level, outcome = _LEVEL_OF.get(kind, "debug"), _OUTCOMES.get(kind)
+    level = _LEVEL_OF.get(kind) or str(getattr(kind, "level", "debug"))
+    outcome = _OUTCOMES.get(kind)
     names = _names(kind)
     keys = tuple(_KEYS.get(name, name) for name in names)
     head = {"level": level} if outcome is None else {"level": level, "outcome": outcome}
     fields: list[Any] = [(key, Any) for key in (*head, *keys)]
-    fields += [(key, Any, msgspec.UNSET) for key in ("trace_id", "span_id", "exception")]
+    fields += [(key, Any, msgspec.UNSET) for key in ("trace_id", "span_id", "worker", "exception") if key not in keys]
     make = msgspec.defstruct(kind.__name__, fields, tag_field="event", tag=kind.key, gc=False)
     own = kind.__struct_fields__
     with_error = "exception" in own and LEVELS[level] >= LEVELS["warning"]
@@ -141,19 +142,26 @@ URGENT: Final = frozenset(kind for kind, level in _LEVEL_OF.items() if LEVELS[le
 """Kinds whose lines are not kept waiting."""
 
 
-def line_of(event: LaneEvent) -> Any:
-    """A line, ready to be encoded with msgspec: the cheap way, as there is one for each command."""
+def line_of(event: LaneEvent, worker: str | None = None) -> Any:
+    """A line, ready to be encoded with msgspec: the cheap way, as there is one for each command.
+
+    Args:
+        event: the event.
+        worker: whose it is; `None` for nobody's.
+    """
     form = form_of(type(event))
     if form.is_traced and (trace := event.trace) is not None:  # type: ignore[attr-defined]
         line = form.make(*form.head, *form.read(event), trace.trace_hex, trace.span_hex)
     else:
         line = form.make(*form.head, *form.read(event))
+    if worker is not None:
+        line.worker = worker
     if form.with_error and (error := event.exception) is not None:  # type: ignore[attr-defined]
         line.exception = render_exception(error)
     return line
 
 
-def fields_of(event: LaneEvent) -> dict[str, Any]:
+def fields_of(event: LaneEvent, worker: str | None = None) -> dict[str, Any]:
     """The same as plain data: without the event's name and level, and without the exception."""
     form = form_of(type(event))
     fields: dict[str, Any] = dict(zip(form.keys, form.read(event), strict=True))
@@ -161,8 +169,9 @@ def fields_of(event: LaneEvent) -> dict[str, Any]:
         fields["outcome"] = form.head[1]
     if "wait_by_cause" in fields:
         fields["wait_by_cause"] = fields["wait_by_cause"].as_dict()
-    trace = getattr(event, "trace", None)
-    return fields if trace is None else {**fields, "trace_id": trace.trace_hex, "span_id": trace.span_hex}
+    if (trace := getattr(event, "trace", None)) is not None:
+        fields |= {"trace_id": trace.trace_hex, "span_id": trace.span_hex}
+    return fields if worker is None else {**fields, "worker": worker}
 
 
 def error_of(event: LaneEvent) -> BaseException | None:
@@ -219,9 +228,9 @@ class Redactor:
     def __bool__(self) -> bool:
         return self._redact is not None
 
-    def fields_of(self, event: LaneEvent) -> dict[str, Any]:
+    def fields_of(self, event: LaneEvent, worker: str | None = None) -> dict[str, Any]:
         """The fields that may be shown, the exception's text among them, and always the time."""
-        fields = fields_of(event)
+        fields = fields_of(event, worker)
         if (error := error_of(event)) is not None:
             fields["exception"] = render_exception(error)
         if self._redact is None:

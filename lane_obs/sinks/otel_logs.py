@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry._logs import Logger
     from opentelemetry._logs import LoggerProvider as AnyLoggerProvider
 
+    from lane_obs.bus import Bus
     from lane_obs.config import Duration
     from lane_obs.events import LaneEvent, TraceIds
 
@@ -129,12 +130,16 @@ class _Records(LogRecordProcessor):
         self._provider = provider
         self._make = make
         self._redactor = redactor
+        self._bus: Bus | None = None
         self._asks_global = asks_global
         self._logger: Logger | None = None
         self._exporter: Any = None
         self._batch: list[ReadableLogRecord] = []
         self._over = False
         self.dropped: dict[str, int] = {}
+
+    def attach(self, queue: Any) -> None:
+        self._bus = queue.bus
 
     def open(self) -> Logger:
         if self._logger is None:
@@ -165,7 +170,7 @@ class _Records(LogRecordProcessor):
 
     def _record(self, event: LaneEvent) -> LogRecord:
         form = lines.form_of(type(event))
-        fields = self._redactor.fields_of(event)
+        fields = self._redactor.fields_of(event, None if self._bus is None else self._bus.worker)
         for key in ("timestamp", "trace_id", "span_id"):
             fields.pop(key, None)
         if (stack := fields.pop("exception", None)) is not None:

@@ -111,7 +111,7 @@ class PrometheusSink:
         queue = self._queue()
         if queue is None:
             return {}
-        rows = self._reader.read(queue.stats())
+        rows = self._reader.read(queue.stats(), queue.broker)
         return {metric: series.samples(rows[metric]) for metric, series in self._series.items()}
 
 

@@ -68,6 +68,7 @@ class FlightRecorder:
         self._on_crash = on_crash
         self._bus: Bus | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: str | None = None
         self.closed = False
         """Whether its queue was closed."""
 
@@ -108,6 +109,7 @@ class FlightRecorder:
     def close(self) -> None:
         """Listens for the signal no more, and keeps what it has."""
         self.closed, loop = True, self._loop
+        self._worker = None if self._bus is None else self._bus.worker
         self._bus = self._loop = None
         if SIGNAL is not None and loop is not None:
             hooks.leave(self, SIGNAL, loop)
@@ -120,9 +122,10 @@ class FlightRecorder:
     def dump(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Writes the events kept, oldest first, one JSON object a line: `key`, `seq`, `at`, `wall` and `payload`.
 
-        The file appears whole or not at all, replaces one of the same name, and only its owner may read it. Called
-        on the queue's event loop it includes all that happened before; from elsewhere the events of the loop's
-        present turn are missing. May be called from any thread.
+        Where the queue has a broker each has the `worker`, too: the id of this process there. The file appears whole
+        or not at all, replaces one of the same name, and only its owner may read it. Called on the queue's event loop
+        it includes all that happened before; from elsewhere the events of the loop's present turn are missing. May be
+        called from any thread.
 
         Args:
             path: name of the file, or a directory; without a name it is `lane-obs-<pid>-<UTC time>-<number>.jsonl`.
@@ -138,7 +141,8 @@ class FlightRecorder:
         target = self._directory / _file_name() if path is None else Path(path)
         if target.is_dir():
             target /= _file_name()
-        _write(target, (_line(event) for event in self._events.copy()))
+        worker = self._worker if self._bus is None else self._bus.worker
+        _write(target, (_line(event, worker) for event in self._events.copy()))
         return target
 
     def dump_or_log(self, why: str) -> None:
@@ -177,8 +181,9 @@ def _write(target: Path, lines: Iterator[bytes]) -> None:
         raise
 
 
-def _line(event: LaneEvent) -> bytes:
+def _line(event: LaneEvent, worker: str | None) -> bytes:
     fields: dict[str, Any] = {"key": event.key, "seq": event.seq, "at": event.at, "wall": event.wall}
+    fields |= {} if worker is None else {"worker": worker}
     try:
         return msgspec.json.encode({**fields, "payload": event.payload}) + b"\n"
     except Exception:  # an event of the user's own kind, or text that is not Unicode: the other lines matter more

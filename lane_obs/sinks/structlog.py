@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
+    from lane_obs.bus import Bus
     from lane_obs.config import Duration
     from lane_obs.events import LaneEvent
 
-_BOUND: Final = ("command_id", "lane", "command_type", "attempt", "trace_id", "span_id")
+_BOUND: Final = ("command_id", "lane", "command_type", "attempt", "trace_id", "span_id", "worker")
 
 
 class StructlogSink(BackgroundSink):
@@ -34,8 +35,8 @@ class StructlogSink(BackgroundSink):
     and no `file` is given, or with a `logger`, events go through that processor chain, from the same thread, and
     the sink itself writes nothing.
 
-    Code inside a command finds `command_id`, `lane`, `command_type`, `attempt`, and where the command is traced
-    `trace_id` and `span_id`, bound to structlog's context variables.
+    Code inside a command finds `command_id`, `lane`, `command_type`, `attempt`, where the command is traced `trace_id`
+    and `span_id`, and where the queue has a broker `worker`, bound to structlog's context variables.
 
     Args:
         file: binary stream for the lines, by default standard error. It is not closed.
@@ -71,7 +72,8 @@ class StructlogSink(BackgroundSink):
         self._lines = _Lines(file, self._redactor, logger)
         super().__init__(self._lines, capacity, close_timeout, flush_interval=flush_interval)
         self._lines.dropped = self.dropped
-        self._set_id, self._set_lane, self._set_type, self._set_attempt, self._set_trace, self._set_span = _setters()
+        self._set_id, self._set_lane, self._set_type, self._set_attempt, *others = _setters()
+        self._set_trace, self._set_span, self._set_worker = others
 
     @property
     def redact_failures(self) -> int:
@@ -87,6 +89,8 @@ class StructlogSink(BackgroundSink):
         if (trace := command.trace) is not None:
             self._set_trace(trace.trace_hex)
             self._set_span(trace.span_hex)
+        if (worker := self._lines.worker) is not None:
+            self._set_worker(worker)
 
 
 def _setters() -> list[Callable[[Any], object]]:
@@ -104,7 +108,15 @@ class _Lines:
         self._logger = logger
         self._stream = None if logger is not None else _stream(file)
         self._redactor = redactor
+        self._bus: Bus | None = None
         self.dropped: dict[str, int] = {}
+
+    def attach(self, queue: Any) -> None:
+        self._bus = queue.bus
+
+    @property
+    def worker(self) -> str | None:
+        return None if self._bus is None else self._bus.worker
 
     def handle(self, events: Sequence[LaneEvent]) -> None:
         if self._logger is not None:
@@ -120,9 +132,9 @@ class _Lines:
         """The stream is its user's, and each batch was flushed."""
 
     def _write_plain(self, events: Sequence[LaneEvent]) -> None:
-        batch = []
+        batch, worker = [], self.worker
         for event in events:
-            batch.append(lines.line_of(event))
+            batch.append(lines.line_of(event, worker))
             # A traceback takes as long as hundreds of lines; writing lets the event loop have its turn between two.
             if batch[-1].exception is not msgspec.UNSET:
                 self._write(batch)
@@ -147,7 +159,7 @@ class _Lines:
 
     def _redacted(self, event: LaneEvent) -> dict[str, Any]:
         form = lines.form_of(type(event))
-        return {"event": form.event, "level": form.level, **self._redactor.fields_of(event)}
+        return {"event": form.event, "level": form.level, **self._redactor.fields_of(event, self.worker)}
 
     def _log(self, logger: Any, events: Sequence[LaneEvent]) -> None:
         """Logs each event; one that the chain raises at is counted and does not take the others with it."""
@@ -165,9 +177,9 @@ class _Lines:
     def _log_one(self, logger: Any, event: LaneEvent) -> None:
         form = lines.form_of(type(event))
         if self._redactor:  # what is redacted has to be text, and the exception stays here
-            fields = self._redactor.fields_of(event)
+            fields = self._redactor.fields_of(event, self.worker)
         else:
-            fields = lines.fields_of(event)
+            fields = lines.fields_of(event, self.worker)
             if (error := lines.error_of(event)) is not None:
                 fields["exc_info"] = error
         getattr(logger, form.level)(form.event, **fields)

@@ -34,7 +34,7 @@ from lane_obs import (
 )
 from lane_obs.events import CommandStarted
 from lane_obs.metrics import BUCKETS, CATALOGUE, Metric
-from lane_obs.metrics.catalogue import STORED
+from lane_obs.metrics.catalogue import BROKERED, CLUSTER, STORED
 from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.observability import Metrics, Observability, Traces
 from lane_obs.simulation.replay import Replay
@@ -318,7 +318,7 @@ def test_every_metric_of_the_catalogue_moves(run: Run) -> None:
     }
     still = {name for name, series in moves.items() if not any(value for _, value in series)}
     # Those of a storage have a test of their own, in which it fails and works again.
-    assert still - set(map(sample_name, STORED)) == {"lane_info", "lane_build_info"}
+    assert still - set(map(sample_name, (*STORED, *BROKERED, *CLUSTER))) == {"lane_info", "lane_build_info"}
     # These are always 1; what may change are the labels.
     info = run.prometheus.query(f'count_over_time(lane_info{{queue="troubled", lane="a"}}{span})', run.at)
     assert {labels["priority"] for labels, _ in info} == {"0", "7"}

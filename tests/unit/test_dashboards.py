@@ -60,6 +60,7 @@ LABEL_VALUES = {
     "state": catalogue.STATES,
     "outcome": catalogue.OUTCOMES,
     "cause": catalogue.BLOCKED_BY,
+    "role": catalogue.ROLES,
     "command_type": ("",),  # compared with nothing
 }
 """What the labels that queries name may be."""

@@ -18,11 +18,15 @@ class Attributes:
     """Makes the attributes of spans.
 
     Args:
-        worker: value of `lane.worker`.
+        process: value of `lane.worker` while there is no member.
+
+    Attributes:
+        member: the process's id at its broker, `None` without one: `messaging.client.id`, and `lane.worker`, too.
     """
 
-    def __init__(self, worker: str) -> None:
-        self._worker = worker
+    def __init__(self, process: str) -> None:
+        self._process = process
+        self.member: str | None = None
         self._base: dict[tuple[str, str], dict[str, Any]] = {}
 
     def common(self, lane: str, kind: str, operation: str) -> dict[str, Any]:
@@ -40,6 +44,8 @@ class Attributes:
         made = base.copy()
         made["messaging.operation.name"] = operation
         made["messaging.operation.type"] = _OPERATION_TYPES[operation]
+        if self.member is not None:
+            made["messaging.client.id"] = self.member
         return made
 
     def of(self, command: Any, operation: str) -> dict[str, Any]:
@@ -60,7 +66,7 @@ class Attributes:
         policy = command._options.retry or command.home.config.retry  # noqa: SLF001 - the queue's own record
         attributes["lane.attempt"] = attempt
         attributes["lane.max_attempts"] = policy.max_retries + 1
-        attributes["lane.worker"] = self._worker
+        attributes["lane.worker"] = self.member or self._process
         attributes["lane.outcome"] = outcome
         add_wait(attributes, wait)
         return attributes

@@ -40,7 +40,7 @@ class Endings:
     Args:
         tracer: says where spans go, and what they have in common.
         decider: asks its sampler.
-        worker: value of `lane.worker`.
+        process: value of `lane.worker` in a queue without a broker.
         slow: seconds from submit to end above which a command is exported whether sampled or not.
         slow_by_lane: the same for single lanes.
         keep_failed: whether unsuccessful and retried commands are exported whether sampled or not.
@@ -50,7 +50,7 @@ class Endings:
         self,
         tracer: Tracer,
         decider: Decider,
-        worker: str,
+        process: str,
         slow: float | None,
         slow_by_lane: Mapping[str, float],
         *,
@@ -65,7 +65,7 @@ class Endings:
         self._ids = tracer.id_generator
         self._decider = decider
         self._limits = SpanLimits()
-        self._make = Attributes(worker)
+        self._make = Attributes(process)
         self._slow = slow
         self._slow_by_lane = slow_by_lane
         self._keep_failed = keep_failed
@@ -86,6 +86,7 @@ class Endings:
     def take(self, facts: Sequence[Fact]) -> None:
         """Ends what has ended."""
         self._offset = int(self._bus.wall_offset * 1e9)
+        self._make.member = self._bus.worker
         self.notify = wants_starts(self._processor)
         completed, submitted, told = builders.completed, builders.submitted, builders.told
         for fact in facts:

@@ -195,10 +195,11 @@ class Recorder:
         return gone
 
     def _start(self, fact: Fact) -> None:
-        _, at, command, attempt, trace, ready, since, start, _ = fact
+        _, at, command, attempt, trace, ready, since, start, waited = fact
         if attempt == 1:
             if command.home.name in self._tally.lanes:  # else it was removed in the same batch
-                self._put(catalogue.QUEUE_WAIT, (command.home.name,), at - since, trace)
+                before = 0.0 if waited is None else waited.partition + waited.broker
+                self._put(catalogue.QUEUE_WAIT, (command.home.name,), at - since + before, trace)
             self._put(catalogue.DISPATCH_DELAY, (), between(ready, since, start, at).scheduler, None)
 
     def _tell(self, fact: Fact) -> None:

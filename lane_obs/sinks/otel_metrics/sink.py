@@ -34,6 +34,7 @@ _KEPT_BY_OTHERS: Final = (
     catalogue.LOOP_LAG,
     catalogue.MONITOR_TICK,
     catalogue.STORAGE_COMMIT,
+    catalogue.BROKER_TURN,
     catalogue.SINK_FLUSH,
     catalogue.SINK_LAG,
 )
@@ -198,7 +199,7 @@ class OtelMetricsSink:
             return {}
         if self._instruments is not None and (gone := self._recorder.take_gone()):
             self._instruments.forget(self.name, gone)
-        rows = self._reader.read(queue.stats())
+        rows = self._reader.read(queue.stats(), queue.broker)
         for metric in _KEPT_BY_OTHERS:
             for values, histogram in rows[metric]:
                 self._recorder.catch_up(metric, values, histogram)

@@ -17,7 +17,7 @@ ALL = (
     *(
         Rule(measure=name, warning=0.5, critical=0.8, critical_clear=0.7, per="queue")
         for name, measure in MEASURES.items()
-        if "queue" in measure.pers and name not in {"loop_lag", "telemetry_drops", "storage_failed"}
+        if "queue" in measure.pers and name not in {rule.measure for rule in DEFAULT_RULES if rule.per == "queue"}
     ),
     Slo(success=0.99),
     Slo(wait_p=0.95, wait_seconds=2),

@@ -26,8 +26,14 @@ from lane_obs.bus import MAX_FAILURES
 from lane_obs.clock import sleep
 from lane_obs.events import (
     EVENT_TYPES,
+    BrokerDown,
+    BrokerLead,
+    BrokerUp,
     CommandKept,
+    CommandLeaseLost,
     CommandRecovered,
+    CommandReturned,
+    CommandStale,
     LoopBlocked,
     RecoveryComplete,
     RecoveryFailed,
@@ -96,10 +102,17 @@ FIELDS: dict[str, set[str]] = {
     "queue.recovery.failed": ERROR,
     "queue.storage.failed": ERROR | {"pending"},
     "queue.storage.back": {"seconds"},
+    "queue.broker.down": {"error"},
+    "queue.broker.up": {"seconds"},
+    "queue.broker.lead": {"leads"},
+    "queue.command.returned": COMMAND | {"member"},
+    "queue.command.lease_lost": COMMAND,
+    "queue.command.stale": COMMAND | {"state"},
 }
 
 
 OF_STORAGE = {CommandRecovered, CommandKept, RecoveryComplete, RecoveryFailed, StorageFailed, StorageBack}
+OF_BROKER = {BrokerDown, BrokerUp, BrokerLead, CommandReturned, CommandLeaseLost, CommandStale}
 
 
 class Broken:
@@ -182,8 +195,8 @@ async def whole_story() -> list[LaneEvent]:
 
 async def test_every_kind_of_event_is_emitted_by_a_plain_run() -> None:
     emitted = {type(event) for event in await whole_story()}
-    # The tests of the watchdog block a real loop; those of durable lanes have storages.
-    expected = set(EVENT_TYPES) - {LoopBlocked} - OF_STORAGE
+    # The tests of the watchdog block a real loop; those of durable lanes have storages, those of brokers have brokers.
+    expected = set(EVENT_TYPES) - {LoopBlocked} - OF_STORAGE - OF_BROKER
     assert {kind.key for kind in expected} - {kind.key for kind in emitted} == set()
     assert emitted == expected
 

@@ -161,8 +161,10 @@ async def drained(clock: VirtualClock, manager: QueueManager) -> None:
     await asyncio.sleep(0)  # the last batch
 
 
-SEEN_ELSEWHERE = {catalogue.LOOP_LAG, *catalogue.STORED} - {catalogue.RECOVERED}
-"""What needs a watchdog or a storage."""
+SEEN_ELSEWHERE = {catalogue.LOOP_LAG, *catalogue.STORED, *catalogue.BROKERED, *catalogue.CLUSTER} - {
+    catalogue.RECOVERED
+}
+"""What needs a watchdog, a storage or a broker."""
 
 
 async def everything_happens(clock: VirtualClock, manager: QueueManager) -> None:

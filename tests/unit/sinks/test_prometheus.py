@@ -33,7 +33,7 @@ from lane_obs import (
 from lane_obs.core.histogram import QUICK_BOUNDS
 from lane_obs.events import TraceIds
 from lane_obs.metrics import BUCKETS, CATALOGUE
-from lane_obs.metrics.catalogue import BLOCKED_BY, STORED
+from lane_obs.metrics.catalogue import BLOCKED_BY, BROKERED, CLUSTER, STORED
 from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.sinks.prometheus import PrometheusSink
 from lane_obs.sinks.watchdog import LoopWatchdog
@@ -150,7 +150,8 @@ def test_every_metric_is_there_with_its_type_and_help_in_both_formats() -> None:
         "lane_partition_oldest_ready_age_seconds",
     }
     of_monitor = {"lane_alert_state", "lane_alert_notifications_total"}
-    assert without == of_storage | of_policies | of_monitor
+    of_broker = {metric.name for metric in (*BROKERED, *CLUSTER)}
+    assert without == of_storage | of_policies | of_monitor | of_broker
     assert manager.stats().submitted == 0
 
 
@@ -230,7 +231,8 @@ async def test_every_metric_moves(clock: VirtualClock) -> None:
         seen.append(series(registry))
         await clock.run(monitor.stop())
     still = [metric.name for metric in CATALOGUE if all(other[metric.name] == seen[0][metric.name] for other in seen)]
-    assert still == ["lane_build_info", *(metric.name for metric in STORED)]  # these with the tests of durable lanes
+    elsewhere = (*STORED, *BROKERED, *CLUSTER)  # with the tests of durable lanes, and those of brokers
+    assert still == ["lane_build_info", *(metric.name for metric in elsewhere)]
 
 
 async def test_exemplars_name_the_sampled_attempts_and_come_out_in_openmetrics_only(clock: VirtualClock) -> None:

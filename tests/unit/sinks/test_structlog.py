@@ -185,20 +185,22 @@ def test_the_level_of_every_kind_is_as_documented(path: Path) -> None:
         by_level.setdefault(line["level"], set()).add(line["event"].removeprefix("queue."))
     assert by_level["info"] == {
         "command.completed", "command.cancelled", "alert.pending", "alert.resolved", "alert.cleared",
-        "recovery.complete", "storage.back", "lane.throttled", "lane.added", "lane.removed",
+        "recovery.complete", "storage.back", "lane.throttled", "lane.added", "lane.removed", "broker.up",
+        "broker.lead",
     }  # fmt: skip
     assert by_level["error"] == {
         "command.failed", "command.timeout", "command.expired", "sink.disabled", "storage.failed", "recovery.failed",
+        "broker.down",
     }  # fmt: skip
     assert by_level["warning"] == {
         "command.retry", "command.rejected", "command.stuck", "command.kept", "dead_letter.evicted", "lane.pressure",
-        "sink.failed",
+        "sink.failed", "command.returned", "command.lease_lost", "command.stale",
         "alert.firing", "alert.notification_failed", "alert.notification_dropped", "loop.blocked",
     }  # fmt: skip
     assert sum(map(len, by_level.values())) == len(EVENT_TYPES)
 
 
-@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 27), ("warning", 17), ("error", 6)])
+@pytest.mark.parametrize(("level", "count"), [("debug", len(EVENT_TYPES)), ("info", 33), ("warning", 21), ("error", 7)])
 async def test_events_below_the_level_are_not_even_made(level: str, count: int, path: Path) -> None:
     with path.open("wb") as file:
         sink = StructlogSink(file, level=level)

@@ -23,7 +23,7 @@ end
 -- Frees what a command with flags holds beside its place.
 local function let_go(l, c)
   if has(c, KEYED) then
-    local field = l.prefix .. c.key
+    local field = c.key
     if call('HGET', k_keys, field) == c.id then
       call('HDEL', k_keys, field)
     end

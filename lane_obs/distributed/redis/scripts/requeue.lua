@@ -14,7 +14,7 @@ for i = 1, #request.ids do
       c.flags = PARTED
     end
     if c.key ~= '' then
-      if call('HSETNX', k_keys, l.prefix .. c.key, id) == 1 then
+      if call('HSETNX', k_keys, c.key, id) == 1 then
         c.flags = c.flags + KEYED
       else
         c.key = ''

@@ -30,12 +30,12 @@ end
 local function is_known(i, l, id)
   local key = keys[i]
   if key then
-    local other = call('HGET', k_keys, l.prefix .. key)
+    local other = call('HGET', k_keys, key)
     if other then
       refuse(i, 'known', other)
       return true
     end
-    call('HSET', k_keys, l.prefix .. key, id)
+    call('HSET', k_keys, key, id)
   end
   return false
 end
@@ -52,13 +52,17 @@ local function has_room(i, l, id)
       call('HSET', k_bodies, unpack(new_bodies))
       new_bodies = {}
     end
-    local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
-    if oldest[1] then
+    while l.ready + l.delayed + l.backoff >= l.most do -- more than once where retries came back above the bound
+      local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
+      if not oldest[1] then
+        refuse(i, 'full', id)
+        return false
+      end
       local c = to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
       take_out(l, c)
       end_it(l, c, 'dropped', 'failed')
-      return true
     end
+    return true
   elseif policy.overflow == 'wait' then
     call('ZADD', k_room, 0, l.prefix .. me)
   end
@@ -97,7 +101,8 @@ local function was_there(i, id, raw)
   end
   if raw then
     if to_command(id, raw).origin ~= me then
-      refuse(i, 'duplicate', id)
+      local other = keys[i] and call('HGET', k_keys, keys[i])
+      refuse(i, other and 'known' or 'duplicate', other or id)
     end
     return true
   end
@@ -136,7 +141,7 @@ for i = 1, #ids do
         local n = #new_bodies
         new_bodies[n + 1], new_bodies[n + 2] = id, ARGV[3 + i]
       elseif keys[i] then
-        call('HDEL', k_keys, l.prefix .. keys[i])
+        call('HDEL', k_keys, keys[i])
       end
     end
   end

@@ -95,13 +95,13 @@ class Model:
             self.end_alone(oldest[0], "failed", "dropped")
         return True
 
-    def requeue(self, id: str) -> bool:
+    def requeue(self, id: str, giver: int) -> bool:
         """Whether the dead letter is a command again."""
         if id not in self.dead or id in self.live:
             return False
         dead, _, _ = self.dead.pop(id)
         used = any(one.key == dead.key for one in self.live.values())
-        self._take(id, dead.lane, dead.giver, None if used else dead.key, dead.part, dead.cost, "ready")
+        self._take(id, dead.lane, giver, None if used else dead.key, dead.part, dead.cost, "ready")
         return True
 
     # --- through ------------------------------------------------------------------------------------------------

@@ -202,8 +202,9 @@ class Walk:
         """Dead letters run again."""
         dead = list(self.model.dead)
         ids = [*dead[one % len(dead) :][: two % 3 + 1], "unknown"] if dead else ["unknown"]
-        wanted = [letter_id for letter_id in ids if self.model.requeue(letter_id)]
-        assert await self.members[two % WORKERS].broker.requeue(ids) == wanted
+        member = self.members[two % WORKERS]
+        wanted = [letter_id for letter_id in ids if self.model.requeue(letter_id, self._number(member))]
+        assert await member.broker.requeue(ids) == wanted
         self.watched += wanted
         assert await self.keeper.broker.watch(wanted) == []
 

@@ -14,13 +14,13 @@ for i = 1, #late do
   call('HDEL', k_turns, member)
   call('HDEL', k_submits, member)
 end
-Q.promote()
-Q.expire()
+Q.pass_due()
+Q.look_ahead()
 Q.save_all()
 if call('ZCARD', k_idle) > 0 then
   local own, open = call('ZCARD', k_own), call('ZCARD', k_open)
   local may = (own > 0 and (Q.limit < 0 or Q.running < Q.limit)) or (open > 0 and Q.held < Q.limit)
-  if may or (not Q.keeper() and Q.next_due()) then
+  if may or (not Q.is_timed() and Q.due_at < Q.NEVER) then
     Q.wake(1)
   end
 end

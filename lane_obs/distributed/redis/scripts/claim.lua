@@ -94,7 +94,8 @@ end
 function Q.head_of(l, wanted)
   local mine = Q.heads_of[l.code]
   if not mine then
-    mine = { at = 0, from = 0, size = Q.is_alone(l) and wanted or 2 }
+    local is_alone = Q.is_alone(l)
+    mine = { at = 0, from = 0, size = is_alone and wanted or 2, is_alone = is_alone }
     Q.heads_of[l.code] = mine
   end
   if not mine[mine.at + 1] then
@@ -126,37 +127,85 @@ function Q.take(l, member, mine)
   Q.lane_started(l)
 end
 
+-- Takes several commands of a lane at once, where no other lane comes in between and none of them is looked at alone.
+function Q.take_run(l, mine, wanted)
+  local count = math.min(wanted, mine.from - mine.at, l.ready - l.held, l.max - l.running)
+  if l.place == Q.OPEN then
+    count = math.min(count, Q.limit - Q.held)
+  elseif Q.limit >= 0 then
+    count = math.min(count, l.min - l.running, Q.limit - Q.running)
+  end
+  local taken, n = Q.taken, #Q.taken
+  for i = 1, count do
+    taken[n + i] = mine[mine.at + i]
+  end
+  mine.at = mine.at + count
+  Q.token = Q.token + count
+  l.served, l.ready = Q.token, l.ready - count
+  Q.held = Q.held - math.max(l.running, l.min)
+  Q.running, l.running = Q.running + count, l.running + count
+  Q.held = Q.held + math.max(l.running, l.min)
+end
+
+-- Takes the next command of a lane, or several; false where it may not start now.
+function Q.take_from(l, wanted)
+  local member, mine = Q.head_of(l, wanted)
+  if not member then
+    l.ready = l.held
+    return false
+  elseif mine.is_alone and band(l.flags, Q.LIMITED + Q.BOOSTED + Q.AGEING) == 0 then
+    Q.take_run(l, mine, wanted)
+    return true
+  elseif not Q.admit(l, member) then
+    return false
+  end
+  Q.take(l, member, mine)
+  if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
+    Q.level_after_take(l, wanted - 1)
+  end
+  return true
+end
+
+-- The next lane, once the gates that may are open; nil for none.
+function Q.next_lane_or_gate()
+  local l = Q.next_lane()
+  while not l and now >= Q.due_at do
+    local free = Q.open_gates()
+    if #free == 0 then
+      return nil
+    end
+    for i = 1, #free do
+      Q.line_up(free[i])
+    end
+    for _, mine in pairs(Q.heads_of) do
+      mine.is_alone = false
+    end
+    l = Q.next_lane()
+  end
+  return l
+end
+
 -- Takes up to `want` commands.
 function Q.claim(want)
-  Q.open_gates()
+  if now >= Q.due_at then
+    Q.open_gates()
+  end
   Q.relevel_all()
   for i = 1, #Q.touched do
     Q.line_up(Q.touched[i])
   end
   while #Q.taken < want do
-    local l = Q.next_lane()
-    while not l do
-      local free = Q.open_gates()
-      if #free == 0 then
-        return
-      end
-      for i = 1, #free do
-        Q.line_up(free[i])
-      end
-      l = Q.next_lane()
+    local l = Q.next_lane_or_gate()
+    if not l then
+      return
     end
-    local member, mine = Q.head_of(l, want - #Q.taken)
-    Q.firsts[l.place] = Q.firsts[l.place] + 1
-    if member and Q.admit(l, member) then
-      Q.take(l, member, mine)
-      if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
-        Q.level_after_take(l, want - #Q.taken)
-      end
+    local at = l.place
+    local has_started = Q.take_from(l, want - #Q.taken)
+    Q.firsts[at] = Q.firsts[at] + 1
+    if has_started then
       Q.asked = Q.asked + 1
       l.asked = Q.asked
       Q.line_up(l)
-    elseif not member then
-      l.ready = l.held
     end
   end
 end

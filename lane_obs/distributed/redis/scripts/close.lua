@@ -7,6 +7,7 @@ for i = 1, #ids do
   if c and c.state == Q.RUNNING and c.holder == me then
     local l = Q.lane_of(c.lane)
     Q.lane_ended(l)
+    c.ran = c.ran + now - c.since
     if Q.has(c, Q.CANCEL) then
       Q.end_it(l, c, 'cancelled', 'cancelled')
     else
@@ -24,8 +25,8 @@ if not more then
   if call('HGET', k_meta, 'leader') == me then
     call('HDEL', k_meta, 'leader')
   end
-  if call('HGET', k_meta, 'keeper') == me then
-    call('HDEL', k_meta, 'keeper')
+  if Q.keeper == me then
+    Q.keeper = Q.NOBODY
     Q.wake(1)
   end
 end

@@ -59,14 +59,36 @@ function Q.rise()
   end
 end
 
--- When something is due next; nil for never.
-function Q.next_due()
-  local first
-  for _, key in ipairs({ k_due, k_deadlines, k_gated }) do
+-- Does what is due; what only gates wait for is for a claim.
+function Q.pass_due()
+  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
+  if Q.was_due then
+    Q.promote()
+    Q.expire()
+  end
+  if Q.was_rising then
+    Q.rise()
+  end
+end
+
+local function first_score(...)
+  local first = Q.NEVER
+  for _, key in ipairs({ ... }) do
     local one = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    if one[2] and (not first or tonumber(one[2]) < first) then
-      first = tonumber(one[2])
+    if one[2] then
+      first = math.min(first, tonumber(one[2]))
     end
   end
   return first
+end
+
+-- Finds out when something is due next, once what was due is done. It may turn out earlier than it is: what was due then
+-- has gone another way.
+function Q.look_ahead()
+  if Q.was_due then
+    Q.due_at = first_score(k_due, k_deadlines, k_gated)
+  end
+  if Q.was_rising then
+    Q.rise_at = first_score(k_boosts, k_ageing)
+  end
 end

@@ -23,9 +23,8 @@ end
 -- Frees what a command with flags holds beside its place.
 function Q.let_go(l, c)
   if Q.has(c, Q.KEYED) then
-    local field = l.prefix .. c.key
-    if call('HGET', k_keys, field) == c.id then
-      call('HDEL', k_keys, field)
+    if call('HGET', k_keys, c.key) == c.id then
+      call('HDEL', k_keys, c.key)
     end
   end
   if Q.has(c, Q.DATED) then
@@ -90,6 +89,9 @@ function Q.end_it(l, c, kind, state, member)
 end
 
 function Q.tell_watchers()
+  if call('EXISTS', k_watch) == 0 then
+    return
+  end
   local watchers, letters_of = call('HMGET', k_watch, unpack(Q.gone)), {}
   local seen = {}
   for i = 1, #Q.gone do
@@ -117,17 +119,27 @@ function Q.tell_watchers()
 end
 
 function Q.keep_results(ttl)
-  local results, until_ = {}, spack('<d', now + ttl * 1000)
+  local results, begins = {}, {}
+  local at = now + ttl * 1000
+  local until_ = spack('<d', at)
   for i = 1, #Q.gone do
+    local state = Q.final_states[i]
+    local begin = begins[state]
+    if not begin then
+      begin = until_ .. spack('>B', #state) .. state
+      begins[state] = begin
+    end
     results[2 * i - 1] = Q.gone[i]
-    results[2 * i] = until_ .. spack('>B', #Q.final_states[i]) .. Q.final_states[i] .. Q.final_data[i]
+    results[2 * i] = begin .. Q.final_data[i]
   end
   call('HSET', k_results, unpack(results))
-  call('ZADD', k_result_due, now + ttl * 1000, mpack(Q.gone))
+  call('ZADD', k_result_due, at, mpack(Q.gone))
+  Q.results_at = math.min(Q.results_at, at)
   -- Should all members go, these still do not stay.
-  for _, key in ipairs({ k_results, k_result_due }) do
-    call('PEXPIRE', key, ttl + 60000, 'NX')
-    call('PEXPIRE', key, ttl + 60000, 'GT')
+  if at > Q.kept_until - 60000000 then
+    Q.kept_until = at + 120000000
+    call('PEXPIRE', k_results, ttl + 120000)
+    call('PEXPIRE', k_result_due, ttl + 120000)
   end
 end
 
@@ -146,9 +158,17 @@ function Q.forget_results()
     end
     call('ZREM', k_result_due, due[i])
   end
+  local first = call('ZRANGE', k_result_due, 0, 0, 'WITHSCORES')
+  Q.results_at = tonumber(first[2] or Q.NEVER)
+  if not first[2] then
+    Q.kept_until = 0 -- with the keys went their expiry
+  end
 end
 
 function Q.save_ends()
+  if now >= Q.results_at then
+    Q.forget_results()
+  end
   if #Q.gone > 0 then
     call('HDEL', k_heads, unpack(Q.gone))
     call('HDEL', k_bodies, unpack(Q.gone))
@@ -160,5 +180,4 @@ function Q.save_ends()
       call('HINCRBY', k_meta, 'ended:' .. state, count)
     end
   end
-  Q.forget_results()
 end

@@ -42,6 +42,7 @@ function Q.set_level(l, c)
   c.level = Q.LEVEL - (l.priority - level)
   if rises_at then
     call('ZADD', k_boosts, rises_at, c.id)
+    Q.rise_at = math.min(Q.rise_at, rises_at)
     if not Q.has(c, Q.RISING) then
       c.flags = c.flags + Q.RISING
     end
@@ -67,6 +68,7 @@ function Q.level_by(l, place_of_head)
   local level, rises_at = Q.level_at(l, c.submitted, 0)
   if rises_at then
     call('ZADD', k_ageing, rises_at, l.prefix)
+    Q.rise_at = math.min(Q.rise_at, rises_at)
   else
     call('ZREM', k_ageing, l.prefix)
   end

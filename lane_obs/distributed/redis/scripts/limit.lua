@@ -87,7 +87,7 @@ function Q.take_tokens(g, cost)
       call('ZREM', k_windows, g.entry)
     end
     g.entry = g.id .. spack('>I7', now) .. spack('<d', g.new) .. spack('>I6', Q.token)
-    call('ZADD', k_windows, 0, g.entry)
+    call('ZADD', k_windows, '0', g.entry)
   end
 end
 
@@ -105,7 +105,9 @@ end
 function Q.time_gate(g)
   local first = Q.first_at(g)
   if first then
-    call('ZADD', k_gated, now + Q.wait_for(g, sunpack('<d', first, #g.id + 21)), g.field)
+    local at = now + Q.wait_for(g, sunpack('<d', first, #g.id + 21))
+    call('ZADD', k_gated, at, g.field)
+    Q.due_at = math.min(Q.due_at, at)
   else
     call('ZREM', k_gated, g.field)
   end
@@ -113,7 +115,7 @@ end
 
 function Q.hold_at(g, l, cost)
   l.gated = 1
-  call('ZADD', k_gates, 0, Q.place_at(g, l, cost))
+  call('ZADD', k_gates, '0', Q.place_at(g, l, cost))
   Q.time_gate(g)
 end
 
@@ -193,7 +195,7 @@ function Q.settle_cost(l, c, cost)
       local entry = call('ZRANGE', k_windows, '[' .. from, '[' .. from .. '\255', 'BYLEX', 'LIMIT', 0, 1)[1]
       if entry then
         call('ZREM', k_windows, entry)
-        call('ZADD', k_windows, 0, from .. spack('<d', sunpack('<d', entry, #g.id + 8) + more) .. ssub(entry, -6))
+        call('ZADD', k_windows, '0', from .. spack('<d', sunpack('<d', entry, #g.id + 8) + more) .. ssub(entry, -6))
         g.tokens = g.tokens + more
         g.dirty = true
       end

@@ -29,12 +29,12 @@ function Q.enter_part(l, c)
     end
     l.held = l.held + 1
     if started == 1 or number < c.seq then
-      call('ZADD', k_behind, 0, Q.place_behind(l, c))
+      call('ZADD', k_behind, '0', Q.place_behind(l, c))
       return false
     end
     local other = { id = id, seq = number, level = level, part = c.part }
     call('ZREM', k_ready, Q.place_in_line(l, other))
-    call('ZADD', k_behind, 0, Q.place_behind(l, other))
+    call('ZADD', k_behind, '0', Q.place_behind(l, other))
   end
   Q.hold_part(l, c, Q.has(c, Q.STARTED) and 1 or 0)
   return true
@@ -54,7 +54,7 @@ function Q.leave_part(l, c)
   call('ZREM', k_behind, member)
   l.held = l.held - 1
   Q.hold_part(l, other, Q.has(other, Q.STARTED) and 1 or 0)
-  call('ZADD', k_ready, 0, Q.place_in_line(l, other))
+  call('ZADD', k_ready, '0', Q.place_in_line(l, other))
   Q.fresh = Q.fresh + 1
 end
 
@@ -68,12 +68,12 @@ function Q.put_ready(l, c)
   end
   if Q.has(c, Q.PARTED) then
     if Q.enter_part(l, c) then
-      call('ZADD', k_ready, 0, Q.place_in_line(l, c))
+      call('ZADD', k_ready, '0', Q.place_in_line(l, c))
     end
     call('HSET', k_heads, c.id, Q.to_header(c))
     return
   end
-  Q.new_ready[#Q.new_ready + 1], Q.new_ready[#Q.new_ready + 2] = 0, Q.place_in_line(l, c)
+  Q.new_ready[#Q.new_ready + 1], Q.new_ready[#Q.new_ready + 2] = '0', Q.place_in_line(l, c)
   Q.new_heads[#Q.new_heads + 1], Q.new_heads[#Q.new_heads + 2] = c.id, Q.to_header(c)
 end
 
@@ -81,6 +81,9 @@ end
 function Q.note_due(at)
   if not Q.earliest or at < Q.earliest then
     Q.earliest = at
+  end
+  if at < Q.due_at then
+    Q.due_at = at
   end
 end
 
@@ -101,6 +104,7 @@ end
 function Q.put_back(l, c, delay)
   if Q.has(c, Q.DATED) then
     call('ZADD', k_deadlines, c.deadline, c.id)
+    Q.note_due(c.deadline)
   end
   if delay then
     Q.put_due(l, c, Q.BACKOFF, now + delay)

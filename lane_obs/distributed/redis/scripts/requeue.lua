@@ -9,12 +9,12 @@ for i = 1, #request.ids do
     Q.seq = Q.seq + 1
     Q.submitted = Q.submitted + 1
     local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = Q.LEVEL, delayed = 0, backed = 0,
-      submitted = now, deadline = 0, cost = head[6], origin = me, seq = Q.seq, part = head[7], key = head[8] }
+      ran = 0, submitted = now, deadline = 0, cost = head[6], origin = me, seq = Q.seq, part = head[7], key = head[8] }
     if c.part ~= '' then
       c.flags = Q.PARTED
     end
     if c.key ~= '' then
-      if call('HSETNX', k_keys, l.prefix .. c.key, id) == 1 then
+      if call('HSETNX', k_keys, c.key, id) == 1 then
         c.flags = c.flags + Q.KEYED
       else
         c.key = ''

@@ -18,7 +18,7 @@ local TAIL = spack('<HH', 0, 0)
 
 local function template_of(code)
   local l = Q.lane_of(code)
-  return { l, spack(Q.CHANGING .. 'dddc8', Q.READY, 0, code, 0, Q.NOBODY, 0, 0, now, Q.LEVEL, 0, 0, now, 0, 1, me),
+  return { l, spack(Q.CHANGING .. 'dddc8', Q.READY, 0, code, 0, Q.NOBODY, 0, 0, now, Q.LEVEL, 0, 0, 0, now, 0, 1, me),
     l.prefix .. spack('>I4', Q.LEVEL), l.most < 0 and band(l.flags, Q.BOOSTED + Q.AGEING) == 0 }
 end
 
@@ -27,15 +27,15 @@ local function refuse(i, answer, id)
   special[n + 1], special[n + 2], special[n + 3] = i, answer, id
 end
 
-local function is_known(i, l, id)
+local function is_known(i, id)
   local key = keys[i]
   if key then
-    local other = call('HGET', k_keys, l.prefix .. key)
+    local other = call('HGET', k_keys, key)
     if other then
       refuse(i, 'known', other)
       return true
     end
-    call('HSET', k_keys, l.prefix .. key, id)
+    call('HSET', k_keys, key, id)
   end
   return false
 end
@@ -52,15 +52,19 @@ local function has_room(i, l, id)
       call('HSET', k_bodies, unpack(new_bodies))
       new_bodies = {}
     end
-    local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
-    if oldest[1] then
+    while l.ready + l.delayed + l.backoff >= l.most do -- more than once where retries came back above the bound
+      local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
+      if not oldest[1] then
+        refuse(i, 'full', id)
+        return false
+      end
       local c = Q.to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
       Q.take_out(l, c)
       Q.end_it(l, c, 'dropped', 'failed')
-      return true
     end
+    return true
   elseif policy.overflow == 'wait' then
-    call('ZADD', k_room, 0, l.prefix .. me)
+    call('ZADD', k_room, '0', l.prefix .. me)
   end
   refuse(i, 'full', id)
   return false
@@ -68,7 +72,7 @@ end
 
 local function take_in(i, l, id)
   local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = Q.LEVEL, delayed = 0, backed = 0,
-    submitted = now, deadline = 0, cost = costs[i] or 1, origin = me, seq = Q.seq, part = parts[i] or '',
+    ran = 0, submitted = now, deadline = 0, cost = costs[i] or 1, origin = me, seq = Q.seq, part = parts[i] or '',
     key = keys[i] or '' }
   if keys[i] then
     c.flags = Q.KEYED
@@ -97,7 +101,8 @@ local function was_there(i, id, raw)
   end
   if raw then
     if Q.to_command(id, raw).origin ~= me then
-      refuse(i, 'duplicate', id)
+      local other = keys[i] and call('HGET', k_keys, keys[i])
+      refuse(i, other and 'known' or 'duplicate', other or id)
     end
     return true
   end
@@ -118,7 +123,7 @@ for i = 1, #ids do
   if not was_there(i, id, heads[i]) then
     local t = templates[which[i]]
     local l = t[1]
-    if not is_known(i, l, id) then
+    if not is_known(i, id) then
       if has_room(i, l, id) then
         seen[id] = true
         Q.seq = Q.seq + 1
@@ -127,7 +132,7 @@ for i = 1, #ids do
           l.ready = l.ready + 1
           Q.fresh = Q.fresh + 1
           local n = #Q.new_ready
-          Q.new_ready[n + 1], Q.new_ready[n + 2] = 0, t[3] .. spack('>I6', Q.seq) .. id
+          Q.new_ready[n + 1], Q.new_ready[n + 2] = '0', t[3] .. spack('>I6', Q.seq) .. id
           n = #Q.new_heads
           Q.new_heads[n + 1], Q.new_heads[n + 2] = id, t[2] .. spack('<d', Q.seq) .. TAIL
         else
@@ -136,7 +141,7 @@ for i = 1, #ids do
         local n = #new_bodies
         new_bodies[n + 1], new_bodies[n + 2] = id, ARGV[3 + i]
       elseif keys[i] then
-        call('HDEL', k_keys, l.prefix .. keys[i])
+        call('HDEL', k_keys, keys[i])
       end
     end
   end

@@ -18,6 +18,7 @@ local function take_back(id, raw)
   local l = Q.lane_of(c.lane)
   Q.lane_ended(l)
   c.deaths = c.deaths + 1
+  c.ran = c.ran + now - c.since
   local policy = Q.policy_of(l)
   if Q.has(c, Q.CANCEL) then
     Q.end_it(l, c, 'cancelled', 'cancelled')

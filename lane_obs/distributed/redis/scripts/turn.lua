@@ -10,7 +10,7 @@ local function answer_again(record)
   for i = 1, #held_ids do
     local c = Q.to_command(held_ids[i], call('HGET', k_heads, held_ids[i]))
     if c.token > last.token and c.token <= last.token + last.count then
-      Q.add_row(c.id, c.lane, c.token, c.attempt, c.deaths, c.submitted, c.delayed, c.backed, c.deadline)
+      Q.add_row(c)
       Q.bodies[#Q.bodies + 1] = call('HGET', k_bodies, c.id)
     end
   end
@@ -44,6 +44,7 @@ local function end_one(i, id, raw)
     return
   end
   local c = Q.to_command(id, raw)
+  c.ran = c.ran + now - c.since
   if cost then
     Q.settle_cost(l, c, cost)
   end
@@ -97,17 +98,18 @@ local function rest(missing)
     return nil
   end
   if missing == 0 then
-    left_idle = call('ZREM', k_idle, me) == 1 or call('HGET', k_meta, 'keeper') == me
+    left_idle = call('ZREM', k_idle, me) == 1 or Q.keeper == me
+    if Q.keeper == me then
+      Q.keeper = Q.NOBODY
+    end
     return nil
   end
   call('ZADD', k_idle, missing, me)
-  local member = Q.keeper()
-  if member and member ~= me then
+  if Q.keeper ~= me and Q.is_timed() then
     return nil
   end
-  local at = Q.next_due()
-  call('HSET', k_meta, 'keeper', me, 'known', at or 0)
-  return at
+  Q.keeper, Q.known = me, Q.due_at
+  return Q.due_at < Q.NEVER and Q.due_at or nil
 end
 
 local again = call('HGET', k_turns, me)
@@ -116,7 +118,7 @@ if again then
 end
 if is_again then
   local refused, told, told_bodies = answer_again(again)
-  local at = call('HGET', k_meta, 'keeper') == me and Q.next_due()
+  local at = Q.keeper == me and Q.due_at < Q.NEVER and Q.due_at
   local answer = { mpack({ refused, Q.rows, told, at and (at - now) / 1000000 or false }) }
   for i = 1, #Q.bodies do
     answer[#answer + 1] = Q.bodies[i]
@@ -133,9 +135,7 @@ end
 if #request.progress > 0 then
   take_progress()
 end
-Q.promote()
-Q.expire()
-Q.rise()
+Q.pass_due()
 Q.save_waiting()
 local first_token = Q.token
 if request.want > 0 then
@@ -148,12 +148,13 @@ Q.save_ends()
 Q.relevel_all()
 Q.save_limits()
 local may = Q.save_lanes() or (#Q.taken == request.want and Q.next_lane() ~= nil)
+Q.look_ahead()
 local due = rest(request.want - #Q.taken)
-if may or (left_idle and Q.next_due()) then
+if may or (left_idle and Q.due_at < Q.NEVER) then
   Q.wake(1)
 end
-if Q.earliest and not due then
-  Q.wake_keeper(Q.earliest)
+if not due and Q.due_at < Q.NEVER and (Q.keeper == Q.NOBODY or Q.due_at < Q.known) then
+  Q.wake_keeper(Q.due_at)
 end
 Q.tell_room()
 if #Q.taken ~= over then

@@ -11,21 +11,18 @@ function Q.wake(n)
   end
 end
 
--- The idle member that knows when something is due next; the others sleep.
-function Q.keeper()
-  local member = call('HGET', k_meta, 'keeper')
-  return member and call('ZSCORE', k_idle, member) and member
+-- Whether there is an idle member that knows when something is due next; the others sleep.
+function Q.is_timed()
+  return Q.keeper ~= Q.NOBODY and call('ZSCORE', k_idle, Q.keeper)
 end
 
 -- Something is due earlier than the one who keeps the time knows.
 function Q.wake_keeper(at)
-  local known = tonumber(call('HGET', k_meta, 'known') or 0)
-  local member = Q.keeper()
-  if not member then
+  if not Q.is_timed() then
     Q.wake(1)
-  elseif at < known or known == 0 then
-    call('ZREM', k_idle, member)
-    if Q.send(member, { 'w' }, '') == 0 and not request.cluster then
+  elseif at < Q.known then
+    call('ZREM', k_idle, Q.keeper)
+    if Q.send(Q.keeper, { 'w' }, '') == 0 and not request.cluster then
       Q.wake(1)
     end
   end

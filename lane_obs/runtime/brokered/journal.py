@@ -64,7 +64,7 @@ class BrokerJournal:
             True: who waits for the drain waits until the broker knows.
         """
         state = handle.state
-        wait, run, attempt = handle.wait, handle.ran, handle.attempt
+        wait, run, attempt = handle.fold_wait(), handle.ran, handle.attempt  # worked out once, for sinks too
         if error is None:
             result = encode_value(handle._value, attempt, wait, run, self._broker.max_result)
             self._tell(handle, End(handle._id or "", handle.token, "succeeded", result, cost=_true_cost(handle)))

@@ -22,7 +22,7 @@ _FROM_TALLY: Final[dict[Metric, Callable[[LaneTally], int]]] = {
 _FROM_HEALTH: Final[dict[Metric, Callable[[Any], int]]] = {
     catalogue.BROKER_DOWN: lambda health: int(not health.ready),
     catalogue.BROKER_FAILURES: lambda health: health.failures,
-    catalogue.BROKER_LEADS: lambda health: int(health.leads),
+    catalogue.BROKER_LEADS: lambda health: int(health.leads and health.ready),
 }
 _FROM_LANE: Final[dict[Metric, Callable[[Any], float]]] = {
     catalogue.CLUSTER_ACTIVE: lambda lane: lane.running,
@@ -38,6 +38,11 @@ _FROM_WHOLE: Final[dict[Metric, Callable[[Any], int]]] = {
     catalogue.CLUSTER_EVICTED: lambda whole: whole.evicted,
 }
 _ENDS: Final = tuple(str(state) for state in State if state in FINAL)
+
+
+def whole_of(broker: Any) -> Any:
+    """How the whole queue is, if this process exports that; `None` while its link is lost, as it may lead no more."""
+    return broker.leading_stats() if broker.health().ready else None
 
 
 def add_link(rows: Any, broker: Any, lanes: Mapping[str, LaneTally], worker: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lane_obs.alerts.expression import NONE
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.metrics import BUCKETS, LaneTally, Tally, catalogue
-from lane_obs.metrics.brokered import roles_of
+from lane_obs.metrics.brokered import roles_of, whole_of
 from lane_obs.metrics.catalogue import OUTCOMES
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Source:
 
     def _whole(self) -> Any:
         """How the whole queue is, if this process leads."""
-        return None if self._queue.broker is None else self._queue.broker.leading_stats()
+        return None if self._queue.broker is None else whole_of(self._queue.broker)
 
     def _read_cluster(self, metric: catalogue.Metric, values: Sequence[str]) -> list[float]:
         whole = self._whole()

@@ -94,7 +94,9 @@ def test_a_member_shows_its_link_and_only_the_one_that_leads_shows_the_whole_que
     assert not of_all & names(watched)
     broker.stats_now = STATS
     assert mine | of_all <= names(watched)
-    broker.stats_now = None
+    broker.now = BrokerHealth(ready=False, error="refused", leads=True)  # what it knows is old: another one leads
+    assert not of_all & names(watched)
+    broker.now, broker.stats_now = BrokerHealth(ready=True), None
     assert not of_all & names(watched)
 
 
@@ -105,9 +107,11 @@ def test_the_link() -> None:
     assert [watched.of(metric) for metric in of_link] == [{}] * 4  # it has not joined yet
     watched.queue.bus.worker = "one:1:1"
     assert [watched.of(metric) for metric in of_link] == [{"": 0}, {"": 0}, {"": 0}, {"one:1:1": 1}]
-    broker.now = BrokerHealth(ready=False, error="refused", failures=3, leads=True)
+    broker.now = BrokerHealth(ready=False, error="refused", failures=3)
     assert watched.of(catalogue.BROKER_DOWN) == {"": 1}
     assert watched.of(catalogue.BROKER_FAILURES) == {"": 3}
+    assert watched.of(catalogue.BROKER_LEADS) == {"": 0}
+    broker.now = BrokerHealth(ready=True, failures=3, leads=True)
     assert watched.of(catalogue.BROKER_LEADS) == {"": 1}
     assert watched.of(catalogue.WORKER_INFO) == {"one:1:1": 1}
 

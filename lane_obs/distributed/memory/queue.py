@@ -67,13 +67,6 @@ class SharedQueue:
             raise WrongLoop("the members of a LocalBroker share one event loop; those of this one have another")
         self._loop = loop
 
-    def check(
-        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
-    ) -> None:
-        """Checks policies; see `check_policies`. No lanes at all leave everything as it is."""
-        if lanes:
-            check_policies(self.life.engine, lanes, max_concurrency, rate_limits)
-
     def join(
         self,
         seat: Seat,

@@ -73,9 +73,9 @@ def _pack_boost(boost: PriorityBoost) -> dict[str, Any]:
     """A boost, in microseconds. What is not there is left out: scripts would take a null for something."""
     packed: dict[str, Any] = {"floor": boost.floor, "by": boost.by}
     if boost.every is not None:
-        packed["every"] = boost.every * 1e6  # type: ignore[operator] # seconds once it is made
+        packed["every"] = boost.every * 1e6
     else:
         packed["steps"] = [[1 - share, less] for share, less in boost.steps]
     if boost.deadline is not None:
-        packed["deadline"] = boost.deadline * 1e6  # type: ignore[operator] # likewise
+        packed["deadline"] = boost.deadline * 1e6
     return packed

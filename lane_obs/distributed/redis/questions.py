@@ -31,7 +31,7 @@ class Questions:
     _ttl: int
     _rate_limits: Sequence[RateLimit] = ()
 
-    async def _ask(self, name: str, **request: Any) -> Any:
+    async def _ask(self, name: str, /, **request: Any) -> Any:
         return await self._session.ask(name, {**request, "ttl": self._ttl}, wait=self._wait)
 
     async def _is_there(self) -> bool:
@@ -39,14 +39,6 @@ class Questions:
         if not self._session.epoch:
             await self._session.join(wait=self._wait)
         return bool(self._session.epoch)
-
-    async def _code(self, lane: str) -> int:
-        session = self._session
-        if lane not in session.codes and await self._is_there():
-            await session.learn_names(wait=self._wait)
-        if lane not in session.codes:
-            raise UnknownLane(lane, session.codes)
-        return session.codes[lane]
 
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
         """Puts the policies of lanes in force, new ones or others than before."""
@@ -94,8 +86,12 @@ class Questions:
         Raises:
             UnknownLane: no such lane.
         """
-        answer = await self._ask("pause", lane=await self._code(lane), paused=paused)
-        changed = bool(decode(answer[0])[0])
+        session = self._session
+        told = await self._is_there() and decode((await self._ask("pause", lane=lane, paused=paused))[0])
+        if not told:
+            await session.learn_names(wait=self._wait)
+            raise UnknownLane(lane, session.codes)
+        changed = bool(told[0])
         if changed:
             self._inbox.tell([Fact(FactKind.PAUSED if paused else FactKind.RESUMED, lane)])
         return changed

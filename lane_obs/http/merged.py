@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from lane_obs.metrics import Metric
 
+_MOST_THREADS: Final = 32
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
 _text: Callable[[float], str] = floatToGoString
 _logger = logging.getLogger("lane_obs.http")
@@ -85,6 +86,7 @@ class MergedMetrics:
             self._take_last_words()
             workers = self._workers()
             self._ask(workers)
+            self._take_last_words()  # of one that has closed its queue meanwhile, and answered without
             joined: dict[str, Family] = {}
             for worker in workers:
                 for family in self._place(worker.name).families():
@@ -108,7 +110,7 @@ class MergedMetrics:
             self._place(worker.name).forget_gauges()
         if not live:
             return
-        with ThreadPoolExecutor(len(live), "lane-obs-scrape") as pool:
+        with ThreadPoolExecutor(min(len(live), _MOST_THREADS), "lane-obs-scrape") as pool:
             for worker, families in zip(live, pool.map(_scrape, live), strict=True):
                 place = self._place(worker.name)
                 if families is None:

@@ -110,8 +110,21 @@ class LocalBroker:
         shared.joined += 1
         self.member = f"{socket.gethostname()}:{os.getpid()}:{shared.joined}"
         now = shared.clock.now()
-        self._seat = Seat(self.member, listener, loop, now, works=work, concurrency=self.concurrency)
+        looks = not (lanes or work)
+        self._seat = Seat(self.member, listener, loop, now, works=work, looks=looks, concurrency=self.concurrency)
         shared.join(self._seat, lanes, max_concurrency, rate_limits, letters)
+
+    async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
+        """Names lanes, or gives them other policies; see `Broker.declare`.
+
+        Raises:
+            ConfigError: the lanes do not fit together with those that other members have named.
+        """
+        self._shared.declare(self._open(), lanes)
+
+    async def forget_lane(self, name: str, /) -> bool:
+        """Forgets a lane that has no live command; see `Broker.forget_lane`."""
+        return self._shared.forget_lane(self._open(), name)
 
     async def close(self) -> None:
         """Leaves the queue; see `Broker.close`."""

@@ -89,15 +89,16 @@ class Life:
         self.has_changed = True
 
     def requeue(self, letter_id: str, now: float) -> bool:
-        """Makes a dead letter a command again, in its old place; not while a live one has its id."""
+        """Makes a dead letter a command again, in its old place; not if a live one has its id, or its lane is gone."""
         dead = self.letters.get(letter_id)
-        if dead is None or letter_id in self.live:
+        home = None if dead is None else self.engine.lanes.get(dead.home.name)
+        if dead is None or home is None or letter_id in self.live:
             return False
         self.letters.remove([letter_id])
         self.results.forget(letter_id)
         key = None if dead.key in self._keys else dead.key
         again = Kept(
-            dead.seq, dead.home, now, id=dead.id, body=dead.body, giver=dead.giver, key=key, cost=dead.cost,
+            dead.seq, home, now, id=dead.id, body=dead.body, giver=dead.giver, key=key, cost=dead.cost,
             part=dead.part,
         )  # fmt: skip
         self._admit(again, now, returning=True)

@@ -11,6 +11,7 @@ from lane_obs.core.gate import INSTANT
 from lane_obs.core.timer import Timers
 from lane_obs.distributed.memory.life import Life
 from lane_obs.distributed.memory.policies import check_policies, put_in_force
+from lane_obs.distributed.memory.rooms import Rooms
 from lane_obs.distributed.record import Answer, Fact, FactKind, Progress, Receipt, Turn
 from lane_obs.errors import WrongLoop
 
@@ -48,8 +49,7 @@ class SharedQueue:
         self.joined = 0
         self._rate_limits: tuple[RateLimit, ...] = ()
         self._leases = Timers()
-        self._full: dict[str, dict[Seat, None]] = {}
-        """Members that found a lane full, by lane."""
+        self._rooms = Rooms()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed: Timer | None = None
         self._armed_at = math.inf
@@ -69,8 +69,9 @@ class SharedQueue:
     def check(
         self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
     ) -> None:
-        """Checks policies; see `check_policies`."""
-        check_policies(self.life.engine, lanes, max_concurrency, rate_limits)
+        """Checks policies; see `check_policies`. No lanes at all leave everything as it is."""
+        if lanes:
+            check_policies(self.life.engine, lanes, max_concurrency, rate_limits)
 
     def join(
         self,
@@ -82,15 +83,36 @@ class SharedQueue:
     ) -> None:
         """Takes in a member, and puts the policies in force that it gives; they are checked."""
         now = self.begin()
-        limits = tuple(rate_limits)
-        changed = None if limits == self._rate_limits else limits
-        put_in_force(self.life.engine, lanes, max_concurrency, changed, now)
-        self._rate_limits = limits
+        if lanes:
+            limits = tuple(rate_limits)
+            changed = None if limits == self._rate_limits else limits
+            put_in_force(self.life.engine, lanes, max_concurrency, changed, now)
+            self._rate_limits = limits
+            self.life.letters.limit = letters
+            self.life.evict(now)
+            self.life.has_changed = True
         self.seats[seat.id] = seat
-        self.life.letters.limit = letters
-        self.life.evict(now)
+        self.finish(seat)
+
+    def declare(self, seat: Seat, lanes: Mapping[str, LaneConfig]) -> None:
+        """Puts the policies of lanes in force; see `Broker.declare`."""
+        engine = self.life.engine
+        check_policies(engine, lanes, engine.max_concurrency, self._rate_limits)
+        now = self.begin()
+        put_in_force(engine, lanes, engine.max_concurrency, None, now)
         self.life.has_changed = True
         self.finish(seat)
+
+    def forget_lane(self, seat: Seat, name: str) -> bool:
+        """Forgets a lane; see `Broker.forget_lane`."""
+        now, engine = self.begin(), self.life.engine
+        home = engine.lanes.get(name)
+        is_free = home is not None and not home.live
+        if home is not None and is_free:
+            engine.remove_lane(home, now)
+            self.life.has_changed = True  # others may use what it had reserved
+        self.finish(seat)
+        return is_free
 
     def leave(self, seat: Seat) -> None:
         """Lets a member go; what it holds is ready again."""
@@ -98,8 +120,7 @@ class SharedQueue:
         for record in list(seat.held.values()):
             self.life.give_back(record, now)
         self._forget(seat)
-        for seats in self._full.values():
-            seats.pop(seat, None)
+        self._rooms.leave(seat)
         self.life.results.leave(seat)
         self.life.facts += seat.leave()
         self.finish(None)
@@ -149,7 +170,7 @@ class SharedQueue:
 
     def leader(self) -> Seat | None:
         """The member that tells what is about the whole queue; `None` when there is none."""
-        live = (seat for seat in self.seats.values() if seat.last_beat is None)
+        live = (seat for seat in list(self.seats.values()) if seat.last_beat is None and not seat.looks)
         return next(live, None)
 
     # --- steps --------------------------------------------------------------------------------------------------
@@ -165,10 +186,9 @@ class SharedQueue:
     def finish(self, seat: Seat | None) -> None:
         """Ends a step: tells what came of it, to the member that asked for it or else to the leader."""
         life = self.life
-        if life.facts and (teller := seat or self.leader()) is not None:
+        if life.facts and (teller := self.leader() if seat is None or seat.looks else seat) is not None:
             teller.tell_facts(self.take_facts())
-        if self._full:
-            self._tell_room()
+        self._rooms.tell(life.engine.lanes)
         if life.has_changed:
             life.has_changed = False
             for idle in [other for other in self.seats.values() if other.is_idle]:
@@ -179,14 +199,6 @@ class SharedQueue:
         """What somebody is still to be told."""
         facts, self.life.facts = self.life.facts, []
         return facts
-
-    def _tell_room(self) -> None:
-        for name in list(self._full):
-            lane = self.life.engine.lanes[name]
-            bound = lane.config.max_pending
-            if bound is None or lane.pending < bound:
-                for seat in self._full.pop(name):
-                    seat.tell_room(name)
 
     def _arm(self) -> None:
         """Has the clock call when the next thing is due."""
@@ -216,8 +228,8 @@ class SharedQueue:
 
     def submit(self, seat: Seat, commands: Sequence[NewCommand]) -> list[Receipt]:
         """Takes commands in; see `Broker.submit`."""
-        now = self.begin()
         lanes = [self.life.engine.lane(command.lane) for command in commands]
+        now = self.begin()
         receipts = [
             Receipt(*self._place(seat, command, lane, now)) for command, lane in zip(commands, lanes, strict=True)
         ]
@@ -236,7 +248,7 @@ class SharedQueue:
             return Answer.DUPLICATE, new.id
         if not life.make_room(lane, now):
             if lane.config.overflow is Overflow.WAIT:
-                self._full.setdefault(lane.name, {})[seat] = None
+                self._rooms.wait(lane, seat)
             return Answer.FULL, new.id
         life.take_in(new, lane, seat.id, now)
         return Answer.ACCEPTED, new.id
@@ -259,9 +271,10 @@ class SharedQueue:
         seat.stale += len(stale)
         life.pass_time(now)  # a back-off of no time is over
         claimed = life.claim(seat, want, now)
-        seat.is_idle = len(claimed) < want
+        is_short = len(claimed) < want
+        seat.is_idle = is_short or (seat.is_idle and not want)
         # Nothing is left that anyone may start, or else others may start it.
-        life.has_changed = not seat.is_idle and self._may_start()
+        life.has_changed = not is_short and self._may_start()
         facts = self.take_facts()
         self.finish(seat)
         next_at = life.engine.timers.next_at()
@@ -273,9 +286,10 @@ class SharedQueue:
 
     def set_paused(self, seat: Seat, lane: str, *, paused: bool) -> bool:
         """Pauses or resumes a lane; see `Broker.set_paused`."""
-        now = self.begin()
         engine = self.life.engine
-        changed = engine.set_paused(engine.lane(lane), now, paused=paused)
+        home = engine.lane(lane)
+        now = self.begin()
+        changed = engine.set_paused(home, now, paused=paused)
         if changed:
             self.life.facts.append(Fact(FactKind.PAUSED if paused else FactKind.RESUMED, lane))
             self.life.has_changed = not paused

@@ -24,6 +24,7 @@ class Seat:
     Args:
         id: the member's id.
         works: whether it claims.
+        looks: whether it only looks, and so never leads.
         concurrency: how many commands it runs at once.
         listener: is told what happens.
         loop: the event loop.
@@ -38,10 +39,12 @@ class Seat:
         now: float,
         *,
         works: bool,
+        looks: bool,
         concurrency: int,
     ) -> None:
         self.id = id
         self.works = works
+        self.looks = looks
         self.concurrency = concurrency
         self.held: dict[str, Kept] = {}
         """What it runs, in the order of claims."""

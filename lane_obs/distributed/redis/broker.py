@@ -12,7 +12,7 @@ from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_resul
 from lane_obs.distributed.redis.inbox import Inbox
 from lane_obs.distributed.redis.keys import Keys
 from lane_obs.distributed.redis.link import Link
-from lane_obs.distributed.redis.policy import pack_lanes, pack_limits
+from lane_obs.distributed.redis.policy import pack_lanes
 from lane_obs.distributed.redis.program import load
 from lane_obs.distributed.redis.questions import Questions
 from lane_obs.distributed.redis.session import VERSION, Session
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lane_obs.distributed.record import End, NewCommand, Progress
     from lane_obs.distributed.view import BrokerHealth, BrokerStats
 
+_ACCEPTED: Final = Answer.ACCEPTED
 _BATCH: Final = 500
 """A script holds the server up while it runs: so many commands at a time."""
 _UNSURE: Final = 10_000
@@ -78,7 +79,7 @@ class RedisBroker(Questions):
         self._submitting = asyncio.Lock()
         self._calls = self._turns = 0
         self._unsure: dict[str, None] = {}
-        self._unanswered: tuple[list[bytes], Sequence[str]] | None = None
+        self._unanswered: tuple[list[bytes], Sequence[str], bool] | None = None
         self.member = ""
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -100,12 +101,12 @@ class RedisBroker(Questions):
             "looks": not lanes and not work,
             "lanes": pack_lanes(lanes, rate_limits),
             "limit": -1 if max_concurrency is None else max_concurrency,
-            "limits": pack_limits(rate_limits),
             "letters": letters,
             "lease": round(self._lease * 1000),
             "info": [session.member, work, self.concurrency],
             "ttl": self._ttl,
         }
+        self._rate_limits = rate_limits
         session.link = self._link
         await self._link.connect()
         try:
@@ -134,34 +135,54 @@ class RedisBroker(Questions):
     # --- submits ------------------------------------------------------------------------------------------------
 
     async def submit(self, commands: Sequence[NewCommand]) -> list[Receipt]:
-        """Takes commands in, as `Broker.submit` says."""
+        """Takes commands in, as `Broker.submit` says.
+
+        Raises:
+            UnknownLane: a lane that no member has named.
+            BrokerUnavailable: the server cannot be reached.
+        """
+        if not commands:
+            return []
         async with self._submitting:
-            codes = await self._codes_of(commands)
             receipts: list[Receipt] = []
             for start in range(0, len(commands), _BATCH):
-                receipts += await self._submit(commands[start : start + _BATCH], codes[start : start + _BATCH])
+                receipts += await self._submit(commands[start : start + _BATCH])
             return receipts
 
-    async def _codes_of(self, commands: Sequence[NewCommand]) -> list[int]:
-        session = self._session
-        try:
-            return [session.codes[command.lane] for command in commands]
-        except KeyError:
-            if await self._is_there():
-                await session.learn_names(wait=self._wait)
-        try:
-            return [session.codes[command.lane] for command in commands]
-        except KeyError as error:
-            raise UnknownLane(error.args[0], session.codes) from None
-
-    async def _submit(self, commands: Sequence[NewCommand], codes: list[int]) -> list[Receipt]:
+    async def _submit(self, commands: Sequence[NewCommand]) -> list[Receipt]:
         unsure = self._unsure
+        try:
+            answer = await self._session.send(load("submit"), self._pack(commands), wait=self._wait)
+        except (BrokerUnavailable, asyncio.CancelledError):
+            unsure.update(dict.fromkeys(command.id for command in commands))
+            while len(unsure) > _UNSURE:
+                del unsure[next(iter(unsure))]
+            raise
+        special, rows = decode(answer[0])
+        if isinstance(special, str):
+            await self._session.learn_names(wait=self._wait)
+            raise UnknownLane(special, self._session.codes)
+        if rows:
+            await self._session.know(row[1] for row in rows)
+            self._inbox.tell_facts(rows, answer[1:])
+        receipts = [Receipt(_ACCEPTED, command.id) for command in commands]
+        for n, what, id_ in zip(special[::3], special[1::3], special[2::3], strict=True):
+            receipts[n - 1] = Receipt(Answer(what), id_)
+        if unsure:
+            for command in commands:
+                unsure.pop(command.id, None)
+        return receipts
+
+    def _pack(self, commands: Sequence[NewCommand]) -> list[bytes]:
+        unsure = self._unsure
+        lanes = {lane: n for n, lane in enumerate(dict.fromkeys([command.lane for command in commands]), 1)}
         self._calls += 1
         request = {
             "call": self._calls,
             "ttl": self._ttl,
             "ids": [command.id for command in commands],
-            "lanes": codes,
+            "lanes": list(lanes),
+            "which": [lanes[command.lane] for command in commands],
             "delays": {n: round(c.delay * 1e6) for n, c in enumerate(commands, 1) if c.delay > 0},
             "deadlines": {n: round(c.deadline * 1e6) for n, c in enumerate(commands, 1) if c.deadline is not None},
             "costs": {n: c.cost for n, c in enumerate(commands, 1) if c.cost != 1.0},
@@ -169,25 +190,7 @@ class RedisBroker(Questions):
             "parts": {n: c.part for n, c in enumerate(commands, 1) if c.part is not None},
             "again": {n: True for n, c in enumerate(commands, 1) if c.id in unsure} if unsure else {},
         }
-        bodies = [command.body for command in commands]
-        try:
-            answer = await self._session.send(load("submit"), [encode(request), *bodies], wait=self._wait)
-        except (BrokerUnavailable, asyncio.CancelledError):
-            unsure.update(dict.fromkeys(request["ids"]))
-            while len(unsure) > _UNSURE:
-                del unsure[next(iter(unsure))]
-            raise
-        special, rows = decode(answer[0])
-        if rows:
-            await self._session.know(row[1] for row in rows)
-            self._inbox.tell_facts(rows, answer[1:])
-        receipts = [Receipt(Answer.ACCEPTED, command.id) for command in commands]
-        for n, what, id_ in zip(special[::3], special[1::3], special[2::3], strict=True):
-            receipts[n - 1] = Receipt(Answer(what), id_)
-        if unsure:
-            for command in commands:
-                unsure.pop(command.id, None)
-        return receipts
+        return [encode(request), *[command.body for command in commands]]
 
     # --- turns --------------------------------------------------------------------------------------------------
 
@@ -201,14 +204,14 @@ class RedisBroker(Questions):
             last = len(ends) <= _BATCH and want <= _BATCH and len(progress) <= _BATCH
             self._turns += 1
             some = pack_turn(self._turns, self._ttl, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
-            part = await self._turn(some, [end.id for end in ends[:_BATCH]])
+            part = await self._turn(some, [end.id for end in ends[:_BATCH]], want > 0)
             whole = part if whole is None else _joined(whole, part)
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):
                 return whole
             ends, progress, want = ends[_BATCH:], progress[_BATCH:], want - len(part.claimed)
 
-    async def _turn(self, parts: list[bytes], ended: Sequence[str]) -> Turn:
-        self._unanswered = parts, ended
+    async def _turn(self, parts: list[bytes], ended: Sequence[str], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
+        self._unanswered = parts, ended, wanted
         answer = await self._session.send(load("turn"), parts, wait=None)
         try:
             turn = to_turn(answer, self._session.lanes)
@@ -216,7 +219,7 @@ class RedisBroker(Questions):
             await self._session.learn_names(wait=None)
             turn = to_turn(answer, self._session.lanes)
         self._unanswered = None
-        self._inbox.note(turn, ended)
+        self._inbox.note(turn, ended, wanted=wanted)
         return turn
 
     # --- watches ------------------------------------------------------------------------------------------------

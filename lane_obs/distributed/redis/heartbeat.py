@@ -65,13 +65,13 @@ class Heartbeat:
         self._rng = Random()  # noqa: S311 - nothing secret
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lane-obs-heartbeat", daemon=True)
-        self._ended: Callable[[], None] = lambda: None
+        self._ended: Callable[[], object] = lambda: None
 
     def start(self) -> None:
         """Begins to beat."""
         self._thread.start()
 
-    def stop(self, ended: Callable[[], None]) -> None:
+    def stop(self, ended: Callable[[], object]) -> None:
         """Ends it; `ended` is called in the thread as the last thing it does."""
         self._ended = ended
         self._stop.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from lane_obs.clock import SystemClock
 from lane_obs.distributed.record import Progress
 from lane_obs.distributed.redis.frame import to_facts, to_results, unpack_message
 from lane_obs.distributed.redis.heartbeat import Heartbeat
@@ -14,6 +15,7 @@ from lane_obs.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lane_obs.clock import Timer
     from lane_obs.distributed.port import Listener
     from lane_obs.distributed.record import Fact, Turn
     from lane_obs.distributed.redis.link import Link
@@ -47,6 +49,8 @@ class Inbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: Listener | None = None
         self._held: dict[str, None] = {}
+        self._clock = SystemClock()
+        self._alarm: Timer | None = None
         self._joining: asyncio.Task[None] | None = None
         self._error = "not open"
         self._failures = self._stale = self._lost = 0
@@ -83,6 +87,7 @@ class Inbox:
     async def close(self) -> None:
         """Ends the heartbeat, and tells nothing any more."""
         self._listener, self._error = None, "closed"
+        self._set_alarm(None)
         heartbeat, self._heartbeat = self._heartbeat, None
         if self._joining is not None:
             self._joining.cancel()
@@ -124,7 +129,7 @@ class Inbox:
         if self._listener is not None:
             self._listener.on_facts(facts)
 
-    def note(self, turn: Turn, ended: Sequence[str]) -> None:
+    def note(self, turn: Turn, ended: Sequence[str], *, wanted: bool) -> None:
         """Takes note of what this member holds."""
         held = self._held
         for id_ in ended:
@@ -132,6 +137,19 @@ class Inbox:
         for claimed in turn.claimed:
             held[claimed.id] = None
         self._stale += len(turn.stale)
+        if wanted:
+            self._set_alarm(turn.next_due)
+
+    def _set_alarm(self, seconds: float | None) -> None:
+        """Has this member look again when something is due: it keeps the time for all that are idle."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if seconds is None else self._clock.call_at(self._clock.now() + seconds, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._listener is not None:
+            self._listener.on_work()
 
     def lose_held(self) -> None:
         """The queue has forgotten this member: it holds nothing, and watches nothing."""

@@ -11,7 +11,7 @@ from lane_obs.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lane_obs.config import LaneConfig, RateLimit
+    from lane_obs.config import LaneConfig, PriorityBoost, RateLimit
 
 _LIMITED, _BOOSTED, _AGEING, _RUNS_LATE = 1, 2, 4, 8
 _MOST: Final = 2**31 - 1
@@ -38,15 +38,44 @@ def _pack_lane(name: str, lane: LaneConfig, rate_limits: Sequence[RateLimit]) ->
     if abs(lane.priority) > _MOST:
         raise ConfigError(f"lanes.{name}.priority", lane.priority, f"give at most {_MOST} with a RedisBroker")
     flags = _RUNS_LATE if lane.on_expiry is OnExpiry.RUN else 0
+    limits = _pack_limits(lane, rate_limits)
+    boost = lane.boost
+    if limits:
+        flags |= _LIMITED
+    if boost is not None:
+        flags |= _AGEING if boost.is_ageing else _BOOSTED
     most = -1 if lane.max_pending is None else lane.max_pending
     rest = {
         "overflow": str(lane.overflow),
         "dies": lane.on_crash is OnCrash.DEAD_LETTER,
         "deaths": lane.max_crashes,
+        "limits": limits,
+        "boost": None if boost is None else _pack_boost(boost),
     }
     return [name, lane.priority, lane.min_concurrency, lane.max_concurrency, most, flags, rest]
 
 
-def pack_limits(rate_limits: Sequence[RateLimit]) -> list[Any]:
-    """The rate limits of the whole queue."""
-    return []
+def _pack_limits(lane: LaneConfig, rate_limits: Sequence[RateLimit]) -> list[list[Any]]:
+    """All rate limits of a lane: what each is kept by (empty where it is the lane's own), and what it allows."""
+    of_all = {limit.name for limit in rate_limits} - {None}
+    return [
+        *(_pack_limit(limit, f"q{number}") for number, limit in enumerate(rate_limits)),
+        *(_pack_limit(limit, "") for limit in lane.rate_limits if limit.name not in of_all),
+    ]
+
+
+def _pack_limit(limit: RateLimit, field: str) -> list[Any]:
+    kept_by = field if limit.name is None else f"s{limit.name}"
+    return [kept_by, limit.amount, limit.seconds, -1 if limit.burst is None else limit.burst]
+
+
+def _pack_boost(boost: PriorityBoost) -> dict[str, Any]:
+    """A boost, in microseconds. What is not there is left out: scripts would take a null for something."""
+    packed: dict[str, Any] = {"floor": boost.floor, "by": boost.by}
+    if boost.every is not None:
+        packed["every"] = boost.every * 1e6
+    else:
+        packed["steps"] = [[1 - share, less] for share, less in boost.steps]
+    if boost.deadline is not None:
+        packed["deadline"] = boost.deadline * 1e6
+    return packed

@@ -33,9 +33,10 @@ def load(name: str) -> Program:
     whole = "".join(_read(part) for part in parts[1].split()) + text if parts else text
     whole = _REMARK.sub("", whole)
     keys = tuple(dict.fromkeys(_KEY.findall(whole)))
-    names = ", ".join(f"k_{key}" for key in keys)
-    places = ", ".join(f"KEYS[{number}]" for number in range(1, len(keys) + 1))
-    return Program(Script(name, f"local {names} = {places}\n{whole}"), keys)
+    numbers = {key: number for number, key in enumerate(keys, 1)}
+    # Not a local for each: a script may have 200.
+    whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
+    return Program(Script(name, f"local K = KEYS\n{whole}"), keys)
 
 
 def _read(name: str) -> str:

@@ -13,7 +13,7 @@ from lane_obs.errors import UnknownLane
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lane_obs.config import LaneConfig
+    from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.distributed.redis.inbox import Inbox
     from lane_obs.distributed.redis.session import Session
     from lane_obs.distributed.view import BrokerStats, Found, Letter
@@ -29,8 +29,9 @@ class Questions:
     _inbox: Inbox
     _wait: float
     _ttl: int
+    _rate_limits: Sequence[RateLimit] = ()
 
-    async def _ask(self, name: str, **request: Any) -> Any:
+    async def _ask(self, name: str, /, **request: Any) -> Any:
         return await self._session.ask(name, {**request, "ttl": self._ttl}, wait=self._wait)
 
     async def _is_there(self) -> bool:
@@ -39,18 +40,10 @@ class Questions:
             await self._session.join(wait=self._wait)
         return bool(self._session.epoch)
 
-    async def _code(self, lane: str) -> int:
-        session = self._session
-        if lane not in session.codes and await self._is_there():
-            await session.learn_names(wait=self._wait)
-        if lane not in session.codes:
-            raise UnknownLane(lane, session.codes)
-        return session.codes[lane]
-
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
         """Puts the policies of lanes in force, new ones or others than before."""
         session = self._session
-        packed = pack_lanes(lanes, ())
+        packed = pack_lanes(lanes, self._rate_limits)
         session.wish["lanes"] = [lane for lane in session.wish["lanes"] if lane[0] not in lanes] + packed
         await self._ask("lanes", lanes=packed)
         await session.learn_names(wait=self._wait)
@@ -93,8 +86,12 @@ class Questions:
         Raises:
             UnknownLane: no such lane.
         """
-        answer = await self._ask("pause", lane=await self._code(lane), paused=paused)
-        changed = bool(decode(answer[0])[0])
+        session = self._session
+        told = await self._is_there() and decode((await self._ask("pause", lane=lane, paused=paused))[0])
+        if not told:
+            await session.learn_names(wait=self._wait)
+            raise UnknownLane(lane, session.codes)
+        changed = bool(told[0])
         if changed:
             self._inbox.tell([Fact(FactKind.PAUSED if paused else FactKind.RESUMED, lane)])
         return changed

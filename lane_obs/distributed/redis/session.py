@@ -76,8 +76,9 @@ class Session:
         self._joins += 1
 
     async def learn_names(self, *, wait: float | None) -> None:
-        """Asks for the lanes anew."""
-        self._take_names(await self.ask("names", {}, wait=wait))
+        """Asks for the lanes anew, where there is a queue."""
+        if self.epoch:
+            self._take_names(await self.ask("names", {}, wait=wait))
 
     def _take_names(self, answer: Sequence[bytes]) -> None:
         epoch, names = decode(answer[0])

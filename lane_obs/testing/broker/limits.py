@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from lane_obs.config import LaneConfig, RateLimit
-from lane_obs.testing.broker.trial import Trial, done, equal, new
+from lane_obs.errors import UnknownLane
+from lane_obs.testing.broker.trial import MOMENT, Trial, done, equal, new, refused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -173,7 +174,51 @@ async def policies_are_replaced(trial: Trial) -> None:
     equal((await one.broker.stats()).max_concurrency, 4, "max_concurrency in force")
 
 
+async def lanes_come_and_go(trial: Trial) -> None:
+    """`declare` names lanes and changes them; one without live commands can be forgotten, its letters stay."""
+    member, other = await trial.member(), await trial.member()
+    await member.broker.declare({"b": LaneConfig(1, 1, priority=-1), "a": LaneConfig(1, 2)})
+    await other.put("a", *_ids("a", 4))
+    await other.put("b", *_ids("b", 2))
+    claimed = await other.claim(9)
+    equal([one.id for one in claimed], ["b0", "a0", "a1"], "claims by the policies that were declared")
+    await other.claim(0, done(claimed[0], "failed", letter=b"x"))
+    (last,) = await other.claim_all(1)
+    equal([await one.broker.forget_lane("b") for one in (other, member)], [False, False], "forget_lane() of the same")
+    await other.succeed(last)
+    equal([await one.broker.forget_lane("b") for one in (other, member)], [True, False], "forget_lane(), twice")
+    await refused(member.broker.submit([new("b2", "b")]), UnknownLane, "submit() to a lane that was forgotten")
+    equal([one.id for one in await member.broker.letters()], ["b0"], "letters of a lane that was forgotten")
+    equal(sorted((await member.broker.stats()).lanes), ["a"], "lanes that are left")
+    await other.broker.declare({"b": LaneConfig(1, 3)})
+    await member.put("b", *_ids("x", 4))
+    equal(await other.claim_ids(9), ["x0", "x1", "x2"], "claims of a lane that is there again")
+    equal(await member.broker.requeue(["b0"]), ["b0"], "requeue() to a lane that is there again")
+
+
+async def a_look_changes_nothing(trial: Trial) -> None:
+    """Whoever opens without lanes, to look, leaves all policies as they are, and never leads."""
+    looker = await trial.member({}, None, (), letters=1, work=False)
+    equal((await looker.broker.stats()).lanes, {}, "lanes of a queue that there is not")
+    limits = [RateLimit.per_second(_SLOW, burst=3)]
+    member = await trial.member({"a": LaneConfig(1, 9)}, 4, limits, letters=2)
+    second = await trial.member({}, None, (), letters=1, work=False)
+    await member.put("a", *_ids("a", 5))
+    claimed = await member.claim(9)
+    equal([one.id for one in claimed], ["a0", "a1", "a2"], "claims by the policies in force")
+    await member.claim(0, *(done(one, "failed", letter=b"") for one in claimed))
+    equal([one.id for one in await second.broker.letters()], ["a1", "a2"], "letters kept by the policies in force")
+    stats = await second.broker.stats()
+    equal((stats.max_concurrency, stats.lanes["a"].max_concurrency), (4, 9), "policies in force")
+    await trial.until(lambda: member.broker.health().leads, "a member leads")
+    equal([one.broker.health().leads for one in (looker, second)], [False, False], "whether whoever looks leads")
+    await member.close()
+    await trial.pass_time(MOMENT)
+    equal([one.broker.health().leads for one in (looker, second)], [False, False], "whether whoever looks leads")
+
+
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     never_more_than_wanted, a_lane_has_a_maximum, the_queue_has_a_maximum, reservations_hold, a_bucket_limits,
-    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, policies_are_replaced,
+    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, policies_are_replaced, lanes_come_and_go,
+    a_look_changes_nothing,
 )  # fmt: skip

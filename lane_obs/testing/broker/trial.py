@@ -248,7 +248,11 @@ def done(claimed: Claimed, state: str = "succeeded", **fields: Any) -> End:
 
 
 async def refused(asked: Awaitable[object], kind: type[Exception], what: str) -> None:
-    """Asserts that something is refused with this exception, or one of its subclasses."""
+    """Asserts that something is refused with this exception, or one of its subclasses.
+
+    Raises:
+        AssertionError: it is not.
+    """
     try:
         found = await asked
     except kind:

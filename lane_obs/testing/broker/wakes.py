@@ -35,6 +35,7 @@ async def an_idle_member_is_told_of_work(trial: Trial) -> None:
     await _woken(trial, member, ["c1"], "after a submit")
     await other.put("a", "c2", delay=0.1)
     await _woken(trial, member, ["c2"], "after a delay")
+    await member.claim(0)
     worker = await trial.member(lanes)
     await other.put("b", "b1")
     running = await worker.claim_one()

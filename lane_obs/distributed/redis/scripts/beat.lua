@@ -1,4 +1,4 @@
---@ core registered lane ready level final due wake
+--@ core registered lane level ready final due wake
 -- Renews a member's lease, and does for all what is due. request: lease, ttl, looks, leads (whether it may).
 -- Answers whether it leads, what it runs that is to be cancelled, members whose commands are to be taken from them,
 -- seconds until the next lease ends, facts.

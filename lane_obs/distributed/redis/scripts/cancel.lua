@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Cancels a command, or asks the member that runs it to. Answers cancelled, running or unknown; facts.
 local raw = call('HGET', k_heads, request.id)
 if not raw then

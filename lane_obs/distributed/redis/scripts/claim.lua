@@ -98,7 +98,7 @@ local function head_of(l, wanted)
     heads_of[l.code] = mine
   end
   if not mine[mine.at + 1] then
-    local size = math.min(mine.size, wanted, l.ready - l.held, l.max - l.running)
+    local size = math.max(1, math.min(mine.size, wanted, l.ready - l.held, l.max - l.running))
     local some = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT',
       mine.from, size)
     for i = 1, #some do
@@ -109,6 +109,15 @@ local function head_of(l, wanted)
   return mine[mine.at + 1], mine
 end
 
+-- Works out the level of a lane after a command of it was taken.
+local function level_after_take(l, wanted)
+  l.level = l.priority
+  local member = l.ready > l.held and head_of(l, wanted)
+  if member then
+    l.level = level_by(l, member)
+  end
+end
+
 local function take(l, member, mine)
   mine.at = mine.at + 1
   taken[#taken + 1] = member
@@ -117,23 +126,32 @@ local function take(l, member, mine)
   lane_started(l)
 end
 
--- Takes up to `want` commands; returns the answer's rows, one value after another, and the bodies.
+-- Takes up to `want` commands.
 local function claim(want)
+  open_gates()
+  relevel_all()
   for i = 1, #touched do
     line_up(touched[i])
   end
-  local first_token = token
   while #taken < want do
     local l = next_lane()
-    if not l then
-      break
+    while not l do
+      local free = open_gates()
+      if #free == 0 then
+        return
+      end
+      for i = 1, #free do
+        line_up(free[i])
+      end
+      l = next_lane()
     end
-    local at = l.place
     local member, mine = head_of(l, want - #taken)
-    firsts[at] = firsts[at] + 1
+    firsts[l.place] = firsts[l.place] + 1
     if member and admit(l, member) then
       take(l, member, mine)
-      after_take(l, mine, want - #taken)
+      if band(l.flags, BOOSTED + AGEING) ~= 0 then
+        level_after_take(l, want - #taken)
+      end
       asked = asked + 1
       l.asked = asked
       line_up(l)
@@ -141,5 +159,4 @@ local function claim(want)
       l.ready = l.held
     end
   end
-  return first_token
 end

@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- A member leaves: what it holds is ready again. Answers whether there is more to give back.
 local ids = call('SPOP', k_held, 500)
 local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}

@@ -19,7 +19,7 @@ local request = munpack(ARGV[3])
 
 -- States of a live command, and what is told of it in its header.
 local READY, DELAYED, BACKOFF, RUNNING = 0, 1, 2, 3
-local KEYED, PARTED, CANCEL, DATED, STARTED = 1, 2, 4, 8, 16
+local KEYED, PARTED, CANCEL, DATED, STARTED, RISING = 1, 2, 4, 8, 16, 32
 local NOBODY, LEVEL = '\0\0\0\0\0\0\0\0', 2147483648
 -- state, flags, lane, token, holder, attempt, deaths, since, level, delayed, backed off;
 -- submitted, deadline, cost, origin, seq; part, key.

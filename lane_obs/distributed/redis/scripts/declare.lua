@@ -16,5 +16,4 @@ local function declare(given)
   l.priority, l.min, l.max, l.most, l.flags = priority, min, max, most, flags
   call('HSET', k_lanes, l.prefix, mpack(rest))
   policies[l.code] = nil
-  relevel(l)
 end

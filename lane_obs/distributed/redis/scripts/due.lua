@@ -33,6 +33,32 @@ local function expire()
   end
 end
 
+-- Levels that rise, and those of lanes whose next command ages.
+local function rise()
+  local ids = call('ZRANGE', k_boosts, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+  for i = 1, #ids do
+    local c = to_command(ids[i], call('HGET', k_heads, ids[i]))
+    local l = lane_of(c.lane)
+    local is_lined_up = call('ZREM', k_ready, place_in_line(l, c)) == 1
+    set_level(l, c)
+    call('HSET', k_heads, c.id, to_header(c))
+    if is_lined_up then
+      call('ZADD', k_ready, 0, place_in_line(l, c))
+      if has(c, PARTED) then
+        hold_part(l, c, has(c, STARTED) and 1 or 0)
+      end
+    end
+  end
+  local prefixes = call('ZRANGE', k_ageing, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+  for i = 1, #prefixes do
+    if call('HEXISTS', k_state, prefixes[i]) == 1 then
+      lane_of(sunpack('>I4', prefixes[i]))
+    else
+      call('ZREM', k_ageing, prefixes[i])
+    end
+  end
+end
+
 -- When something is due next; nil for never.
 local function next_due()
   local first

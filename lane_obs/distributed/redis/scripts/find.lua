@@ -1,4 +1,4 @@
---@ core lane ready
+--@ core lane level ready
 -- A live command: lane, state, attempt, age, seconds until it is due, who runs it, how many go first; its body.
 local raw = call('HGET', k_heads, request.id)
 if not raw then

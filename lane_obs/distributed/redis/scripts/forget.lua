@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Forgets a lane that has no live command. One with dead letters is kept for their sake, with a negative code.
 -- request: name. Answers whether it did.
 local code = tonumber(call('HGET', k_names, request.name) or -1)

@@ -17,6 +17,9 @@ local function lane_of(code)
     return l
   end
   local raw = call('HGET', k_state, spack('>I4', code))
+  if not raw then
+    return nil
+  end
   l = { code = code, prefix = spack('>I4', code) }
   l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated, l.priority, l.min, l.max, l.most, l.flags,
     l.level, l.served, l.asked, l.place = sunpack(LANE, raw)

@@ -1,4 +1,4 @@
---@ core lane ready level final wake declare
+--@ core lane level ready final wake declare
 -- Puts the policies of lanes in force. request: lanes, ttl.
 for i = 1, #request.lanes do
   declare(request.lanes[i])

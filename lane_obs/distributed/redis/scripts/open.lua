@@ -1,4 +1,4 @@
---@ create core lane ready level final wake declare
+--@ create core lane level ready final wake declare
 -- Joins the queue. request: version, epoch, looks, lanes, limit (-1: none), letters, lease, info, works.
 -- Answers the epoch and the codes of all lanes by name.
 if not request.looks then
@@ -7,7 +7,6 @@ if not request.looks then
   end
   if #request.lanes > 0 then
     limit, most_letters = request.limit, request.letters
-    call('HSET', k_meta, 'limits', mpack(request.limits))
   end
   call('ZADD', k_members, now + request.lease * 1000, me)
   call('HSET', k_info, me, mpack(request.info))

@@ -1,6 +1,11 @@
---@ core lane ready level final wake
--- Pauses or resumes a lane. request: lane (its code), paused. Answers whether that changed anything.
-local l = lane_of(request.lane)
+--@ core lane level ready final wake
+-- Pauses or resumes a lane. request: lane, paused. Answers whether that changed anything; nothing
+-- where there is no such lane.
+local code = tonumber(call('HGET', k_names, request.lane) or -1)
+if code < 0 then
+  return { mpack({}) }
+end
+local l = lane_of(code)
 local changed = (l.paused == 1) ~= request.paused
 if changed then
   l.paused = request.paused and 1 or 0

@@ -1,16 +1,6 @@
 -- Commands that wait: put in line, set for a time, and taken out again. What is new is written by `save_waiting`.
 local new_ready, new_due, new_heads, fresh = {}, {}, {}, 0
-local policies, earliest = {}, nil
-
--- The policies of a lane that a run seldom needs.
-local function policy_of(l)
-  local p = policies[l.code]
-  if not p then
-    p = munpack(call('HGET', k_lanes, l.prefix))
-    policies[l.code] = p
-  end
-  return p
-end
+local earliest
 
 local function place_in_line(l, c)
   return l.prefix .. spack('>I4I6', c.level, c.seq) .. c.id
@@ -74,6 +64,9 @@ local function put_ready(l, c)
   c.state, c.since, c.token, c.holder = READY, now, 0, NOBODY
   l.ready = l.ready + 1
   fresh = fresh + 1
+  if band(l.flags, BOOSTED) ~= 0 then
+    set_level(l, c)
+  end
   if has(c, PARTED) then
     if enter_part(l, c) then
       call('ZADD', k_ready, 0, place_in_line(l, c))
@@ -129,6 +122,7 @@ local function take_out(l, c)
     call('ZREM', k_due, c.id)
   else
     l.ready = l.ready - 1
+    stop_rising(c)
     if call('ZREM', k_ready, place_in_line(l, c)) == 0 and has(c, PARTED) then
       call('ZREM', k_behind, place_behind(l, c))
       l.held = l.held - 1

@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Forgets dead letters: those of the ids given, or some of all. Answers how many there were.
 local ids, count = request.ids or call('ZRANGE', k_letter_order, 0, 499), 0
 for i = 1, #ids do

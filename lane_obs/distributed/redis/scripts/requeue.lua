@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Makes dead letters commands again. Answers the ids of those there were.
 local done = {}
 for i = 1, #request.ids do
@@ -21,7 +21,6 @@ for i = 1, #request.ids do
       end
     end
     call('HSET', k_bodies, id, body)
-    set_level(l, c)
     put_ready(l, c)
     done[#done + 1] = id
   end

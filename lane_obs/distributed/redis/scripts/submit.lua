@@ -1,7 +1,7 @@
---@ core registered lane ready level final wake
--- Takes commands in. request: call, ttl, ids, lanes; delays, deadlines, costs, keys, parts by index; again: ids to be
+--@ core registered lane level ready final wake
+-- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
--- Answers what is not accepted by index, and facts with their bodies.
+-- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
 local last = call('HGET', k_submits, me)
 if last and munpack(last).call == request.call then
   local kept = munpack(last)
@@ -18,10 +18,8 @@ local TAIL = spack('<HH', 0, 0)
 
 local function template_of(code)
   local l = lane_of(code)
-  local t = { l, spack(CHANGING .. 'dddc8', READY, 0, code, 0, NOBODY, 0, 0, now, LEVEL, 0, 0, now, 0, 1, me),
+  return { l, spack(CHANGING .. 'dddc8', READY, 0, code, 0, NOBODY, 0, 0, now, LEVEL, 0, 0, now, 0, 1, me),
     l.prefix .. spack('>I4', LEVEL), l.most < 0 and band(l.flags, BOOSTED + AGEING) == 0 }
-  templates[code] = t
-  return t
 end
 
 local function refuse(i, answer, id)
@@ -86,7 +84,6 @@ local function take_in(i, l, id)
       note_due(c.deadline)
     end
   end
-  set_level(l, c)
   if delays[i] then
     put_due(l, c, DELAYED, now + delays[i])
   else
@@ -107,12 +104,19 @@ local function was_there(i, id, raw)
   return request.again[i] and call('HEXISTS', k_results, id) == 1
 end
 
-local ids, codes = request.ids, request.lanes
+local ids, which = request.ids, request.which
+for i = 1, #request.lanes do
+  local code = tonumber(call('HGET', k_names, request.lanes[i]) or -1)
+  if code < 0 then
+    return { mpack({ request.lanes[i], {} }) }
+  end
+  templates[i] = template_of(code)
+end
 local heads = call('HMGET', k_heads, unpack(ids))
 for i = 1, #ids do
-  local id, code = ids[i], codes[i]
+  local id = ids[i]
   if not was_there(i, id, heads[i]) then
-    local t = templates[code] or template_of(code)
+    local t = templates[which[i]]
     local l = t[1]
     if not is_known(i, l, id) then
       if has_room(i, l, id) then
@@ -142,6 +146,7 @@ if #new_bodies > 0 then
   call('HSET', k_bodies, unpack(new_bodies))
 end
 save_ends()
+relevel_all()
 if save_lanes() and fresh > 0 then
   wake(fresh)
 end

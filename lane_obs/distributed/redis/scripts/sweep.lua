@@ -1,4 +1,4 @@
---@ core lane ready level final wake
+--@ core lane level ready final wake
 -- Takes commands from a member whose lease is lost; the key of what it holds is that member's.
 -- request: member, ttl. Answers whether there is more, and facts.
 local lost = request.member

@@ -1,4 +1,4 @@
---@ core registered lane ready level final due wake limit claim hand
+--@ core registered lane level ready final due wake limit start claim hand
 -- One exchange of a member: ends and progress come in, claimed commands and facts go out.
 -- request: turn, want, ttl, ids, tokens, states, delays, costs, letters (by index, the byte string's number), progress.
 local is_again, stale, left_idle, over = false, {}, false, 0
@@ -57,8 +57,8 @@ local function end_one(i, id, raw)
 end
 
 local function is_held(raw, wanted)
-  local state, _, _, number = sunpack('<BBI4d', raw)
-  return state == RUNNING and number == wanted
+  local state, _, _, number, holder = sunpack('<BBI4dc8', raw)
+  return state == RUNNING and number == wanted and holder == me
 end
 
 local function take_ends()
@@ -135,6 +135,7 @@ if #request.progress > 0 then
 end
 promote()
 expire()
+rise()
 save_waiting()
 local first_token = token
 if request.want > 0 then
@@ -144,6 +145,8 @@ if request.want > 0 then
   end
 end
 save_ends()
+relevel_all()
+save_limits()
 local may = save_lanes() or (#taken == request.want and next_lane() ~= nil)
 local due = rest(request.want - #taken)
 if may or (left_idle and next_due()) then

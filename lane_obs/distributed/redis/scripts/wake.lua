@@ -38,7 +38,7 @@ local function tell_room()
     local room = l.most < 0 and 0 or l.most - l.ready - l.delayed - l.backoff
     if room > 0 then
       local some = call('ZRANGE', k_room, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0,
-        math.min(room, 100))
+        1000)
       for j = 1, #some do
         call('ZREM', k_room, some[j])
         send(ssub(some[j], 5), { 'o', { tostring(l.code) } }, '')
@@ -51,6 +51,7 @@ end
 local function save_all()
   save_waiting()
   save_ends()
+  relevel_all()
   local may = save_lanes()
   if may and fresh > 0 then
     wake(fresh)

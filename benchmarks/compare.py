@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _PACKAGES: Final = (
     "lane-obs", "uvloop", "aiojobs", "aiolimiter", "a3s-lane", "structlog", "prometheus-client", "opentelemetry-sdk",
-    "rotel",
+    "rotel", "redis", "hiredis", "dramatiq", "huey", "pydocket", "rq", "streaq", "taskiq-redis",
 )  # fmt: skip
 _WIDTH: Final = 160
 

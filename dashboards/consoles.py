@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from dashboards import lane, overview
-from dashboards.console import alerts, lanes, telemetry
+from dashboards.console import alerts, cluster, lanes, telemetry
 from dashboards.console.language import asked, literally, part
 from dashboards.console.panels import card, ranking, rows, tile
 from dashboards.levels import Levels
@@ -51,6 +51,7 @@ def overview_page(specs: Sequence[AlertSpec]) -> str:
         tiles="\n".join(tile(panel, levels) for panel in rows(overview.text(levels))["Now"]),
         alerts=alerts.section(specs),
         lanes=lanes.section(levels),
+        cluster=cluster.section(levels),
         telemetry=telemetry.section(levels),
     )
     return _page(specs, "lane_obs", body)

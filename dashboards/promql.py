@@ -50,9 +50,9 @@ def total(metric: Metric, *by: str, where: tuple[str, ...] = ()) -> str:
     return _fold("sum", by, pick(metric, *where))
 
 
-def highest(metric: Metric, *by: str) -> str:
+def highest(metric: Metric, *by: str, where: tuple[str, ...] = ()) -> str:
     """The largest value of a gauge."""
-    return _fold("max", by, pick(metric))
+    return _fold("max", by, pick(metric, *where))
 
 
 def rate(metric: Metric, *by: str, where: tuple[str, ...] = (), suffix: str = "", window: str = "rate_interval") -> str:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.rows import durable, durable_queue, idle, lanes, monitor, pending, scale, telemetry, throughput, urgent
+from benchmarks.rows import (
+    distributed,
+    durable,
+    durable_queue,
+    idle,
+    lanes,
+    monitor,
+    pending,
+    scale,
+    telemetry,
+    throughput,
+    urgent,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,5 +34,6 @@ ROWS: Final[dict[str, Callable[[Sizes], Iterator[Figure]]]] = {
     "durable": durable_queue.figures,
     "monitor": monitor.figures,
     "telemetry": telemetry.figures,
+    "distributed": distributed.figures,
 }
 """Rows by name, in the order of the table."""

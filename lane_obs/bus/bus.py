@@ -73,11 +73,9 @@ class Bus:
         """What others measure and exporters show, by name."""
         self.closers: set[Callable[[], Awaitable[object] | None]] = set()
         """Called once, when `close` begins, and awaited: what works on the queue's behalf ends then."""
-        self.at_submit = self._hooks("at_submit")
-        self.at_reject = self._hooks("at_reject")
-        self.at_recover = self._hooks("at_recover")
-        self.at_start = self._hooks("at_start")
-        self.in_attempt = self._hooks("in_attempt")
+        self.at_submit, self.at_reject = self._hooks("at_submit"), self._hooks("at_reject")
+        self.at_recover, self.at_claim = self._hooks("at_recover"), self._hooks("at_claim")
+        self.at_start, self.in_attempt = self._hooks("at_start"), self._hooks("in_attempt")
         told = (getattr(outlet.sink, "traceparent", None) for outlet in self._outlets)
         self._traceparent: Callable[[], str | None] = next((call for call in told if call is not None), _no_trace)
 

@@ -28,6 +28,8 @@ class Sink(Protocol):
     - `at_reject(refusal)`: called with `(lane, command_type, reason)` for each submit that is refused, likewise.
     - `traceparent()`: the W3C traceparent of the span that is current, or `None`: it is stored with a durable command.
     - `at_recover(recovered)`: called with `(command, traceparent)` for each stored command that is back in its lane.
+    - `at_claim(claimed)`: called with `(command, traceparent)` for each command that a broker gives this process to run
+      or to tell of, with the traceparent of its submit span in whatever process submitted it.
     - `at_start(command)`: called before each attempt's task is made.
     - `in_attempt(command)`: called in each attempt's own task and context, before its work: what it sets there
       (log context, current span) is seen by the command and by nobody else.

@@ -113,15 +113,14 @@ class Engine:
         self.live += 1
         self.submitted += 1
         record.since = now
-        if not lane.is_plain:
-            record.level = lane.config.priority
         if delayed:
             self.order.delay(record, now)
             return
         counts = lane.counts
         counts[_READY] = ready = counts[_READY] + 1
-        if lane.config.boost is not None:
-            self.order.level(record, now)
+        if not lane.is_plain:
+            self.order.take_in(record, now, returning=returning)
+            return
         if returning:
             lane.ready.put_back(record)
             self.gates.recheck(lane, now)  # it may be the head
@@ -130,10 +129,8 @@ class Engine:
         record.ready_mark = mark = lane.meter.mark(now)
         if ready == 1:
             lane.begin_waiting(mark, now)
-        if not lane.is_plain and (ready == 1 or returning or self.order.goes_next(record, lane)):
-            self.look_at(lane, now)
-        elif ready == 1 and lane.turn is None:  # else it is lined up, or what blocks it lines it up once it ends
-            self._line_up(lane, now)
+            if lane.turn is None:  # else it is lined up, or what blocks it lines it up once it ends
+                self._line_up(lane, now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Looks anew at what goes next in a lane that is not plain, or that a rate limit holds back."""
@@ -186,13 +183,15 @@ class Engine:
         record.started_at = now
         record.attempt += 1
         schedule.started(lane, now)
-        if not lane.is_plain:
+        if not lane.is_plain and ((parted := lane.parted) is None or ready <= parted.held or lane.config.boost):
             self.order.started(record, now)
         return record
 
     def back_off(self, record: Record, now: float) -> None:
         """Ends an attempt that is tried again later."""
         self._end_attempt(record, _BACKOFF, now)
+        if (parted := record.home.parted) is not None:
+            parted.back_off(record)
         record.fold_wait()
         record.since = now
 
@@ -215,7 +214,8 @@ class Engine:
                     self.gates.end_throttling(lane, now)
             self.look_at(lane, now)
         elif lane.parted is not None:
-            self.order.ended(record, now)
+            if (moved := lane.parted.ended(record)) is not None:
+                self.order.line_up(moved, now)
             self.schedule.settle(now)
 
     def succeed(self, record: Record, now: float) -> None:
@@ -230,8 +230,8 @@ class Engine:
         counts[_SUCCEEDED] += 1
         del lane.running[record]
         self.schedule.ended(lane, now)
-        if lane.parted is not None:
-            self.order.ended(record, now)
+        if lane.parted is not None and (moved := lane.parted.ended(record)) is not None:
+            self.order.line_up(moved, now)
         if self._contention.mode is not _FREE:
             self.schedule.settle(now)
 

@@ -68,20 +68,16 @@ class FairQueue:
 
     def add(self, record: Record) -> None:
         """Lines up a command that has a higher number than all others so far."""
-        if record.part is None:
-            self._loose.add(record)
-        self._line_up(record)
+        self.put_back(record)
 
     def put_back(self, record: Record) -> None:
         """Lines up a command with any number."""
-        if record.part is None:
+        part = record.part
+        if part is None:
             self._loose.put_back(record)
-        self._line_up(record)
-
-    def _line_up(self, record: Record) -> None:
-        share = self._shares.get(record.part)
+        share = self._shares.get(part)
         if share is None:
-            share = self._shares[record.part] = _Share(None, self._round)
+            share = self._shares[part] = _Share(None, self._round)
         elif share.head is None:
             share.round = self._round  # nothing was lined up meanwhile: it was given nothing
         elif share.head.seq < record.seq:
@@ -91,10 +87,14 @@ class FairQueue:
         self._enter(share, record)
 
     def _enter(self, share: _Share, record: Record) -> None:
-        cost = record.cost
-        wanted = (cost if cost > _LEAST_COST else _LEAST_COST) - share.left
+        cost, due = record.cost, self._round
         share.head = record
-        share.due = due = self._round + (ceil(wanted) if wanted > 0 else 0)
+        if cost == 1.0 and not share.left:  # nearly always
+            due += 1
+        else:
+            wanted = (cost if cost > _LEAST_COST else _LEAST_COST) - share.left
+            due += ceil(wanted) if wanted > 0 else 0
+        share.due = due
         turns = self._turns.get(due)
         if turns is None:
             turns = self._turns[due] = deque()
@@ -136,13 +136,17 @@ class FairQueue:
 
     def pop(self) -> Record:
         """Takes out the next command, at its partition's cost. There must be one; the caller starts it."""
-        share = self._first()
-        assert share is not None
-        record, due, cost = share.head, share.due, _LEAST_COST
+        due = self._rounds[0]
+        turns = self._turns[due]
+        if not turns or turns[0].due != due or turns[0].head is None:  # seldom, and asked here it saves two calls
+            self._first()
+            due = self._rounds[0]
+            turns = self._turns[due]
+        share = turns.popleft()
+        record, cost = share.head, _LEAST_COST
         assert record is not None
         if record.cost > cost:
             cost = record.cost
-        self._turns[due].popleft()
         left = share.left + due - share.round - cost
         share.left = left if left > 0 else 0.0  # sums of floats: it may be off by a hair
         share.round = self._round = due

@@ -6,6 +6,7 @@ schedule and waits at the limiter, which lets the most important of those that w
 
 from __future__ import annotations
 
+import math
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final
 
@@ -118,8 +119,7 @@ class Gates:
 
     def for_all(self, limits: Sequence[RateLimit], now: float) -> None:
         """Sets the rate limits that all lanes have, in place of those before; while no lane has any."""
-        for gate in self._of_all:
-            self._let_go(gate)
+        self._let_go(self._of_all)
         self._of_all = tuple(self._gate_of(limit, now, []) for limit in limits)
 
     def attach(self, lane: Lane, now: float) -> None:
@@ -130,19 +130,20 @@ class Gates:
         gates = self._of_all + tuple(self._gate_of(limit, now, had) for limit in limits)
         self.detach(lane)
         lane.gates = gates
+        lane.most = min((gate.limiter.most for gate in gates), default=math.inf)
 
     def detach(self, lane: Lane) -> None:
         """Takes a lane's rate limits away; those that no lane shares any more are forgotten."""
-        for gate in lane.gates[len(self._of_all) :]:
-            self._let_go(gate)
+        self._let_go(lane.gates[len(self._of_all) :])
         lane.gates = ()
 
-    def _let_go(self, gate: Gate) -> None:
-        gate.users -= 1
-        if not gate.users:
-            self.ajar.pop(gate, None)
-            if gate.limit.name is not None:
-                del self._shared[gate.limit.name]
+    def _let_go(self, gates: Sequence[Gate]) -> None:
+        for gate in gates:
+            gate.users -= 1
+            if not gate.users:
+                self.ajar.pop(gate, None)
+                if gate.limit.name is not None:
+                    del self._shared[gate.limit.name]
 
     def _gate_of(self, limit: RateLimit, now: float, had: list[Gate]) -> Gate:
         """The gate for a limit: that of those who share it, one that the lane has had for it, or a new one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -54,6 +55,7 @@ class Lane:
         "max",
         "meter",
         "min",
+        "most",
         "name",
         "parted",
         "paused",
@@ -73,22 +75,22 @@ class Lane:
         self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
-        self._blocked = [0.0] * len(BLOCKS)
-        self._waits_since = 0.0
+        self._blocked, self._waits_since = [0.0] * len(BLOCKS), 0.0
         self._waits_with: Mark | None = None
-        self.paused = False
         self.is_durable = False
         """Whether its commands are kept in a storage. The queue sets it, and `is_open`; `set_quick` follows."""
         self.gates: tuple[Gate, ...] = ()
         """Its rate limits."""
+        self.most = math.inf
+        """What a command may cost: more is never there at once."""
         self.gate: Gate | None = None
         """The one that holds its head back."""
         self.gate_head: Record | None = None
         """The command that it holds back."""
         self.gate_turn: Turn | None = None
         """Its place among those that wait there."""
-        self.throttled = False
-        """Whether a rate limit has held it back since it last had no ready work."""
+        self.paused = self.throttled = False
+        """Throttled: whether a rate limit has held it back since it last had no ready work."""
         self.alarm: Entry | None = None
         """When the priority of its head rises by age."""
         self.served = self._rounds = 0

@@ -73,12 +73,32 @@ class Order:
             self.on_boosted(record, now)
             self.look_at(lane, now)
 
-    @staticmethod
-    def goes_next(record: Record, lane: Lane) -> bool:
-        """Whether a new command goes next, ahead of others that wait in its lane, in a way that matters to it."""
-        if lane.meter.access is _KEYED or lane.gate is not None:
-            return lane.ready.peek() is record
-        return lane.config.boost is not None and record.level < lane.priority
+    def take_in(self, record: Record, now: float, *, returning: bool) -> None:
+        """Takes a new command into such a lane. It is ready and counted; `returning` as for `Engine.submit`."""
+        lane: Lane = record.home
+        parted, boost, is_only = lane.parted, lane.config.boost, lane.counts[_READY] == 1
+        if boost is not None:
+            record.level = lane.config.priority
+            self.level(record, now)
+        if returning:
+            lane.ready.put_back(record)
+            self._gates.recheck(lane, now)  # it may be the head
+        elif parted is None:
+            lane.ready.add(record)
+        elif parted.add(record) and not is_only:
+            return  # held: it gets its mark once it is lined up
+        record.ready_mark = mark = lane.meter.mark(now)
+        if is_only:
+            lane.begin_waiting(mark, now)
+        elif (
+            not returning
+            and lane.gate is None
+            and lane.meter.access is not _KEYED
+            and (boost is None or record.level >= lane.priority)
+        ):
+            return  # others go first, as before
+        self.look_at(lane, now)
+        self._schedule.settle(now)
 
     def on_timer(self, kind: str, about: Any, now: float) -> None:
         """Does what is due: for a gate, for the head of a lane that ages, or for the level of a command."""
@@ -137,6 +157,7 @@ class Order:
     def delay(self, record: Record, now: float) -> None:
         """Takes in a command that is delayed; one that backed off in an earlier process goes on to do so."""
         lane: Lane = record.home
+        record.level = lane.config.priority
         record.state = state = State.BACKOFF if record.attempt else State.DELAYED
         lane.counts[state] += 1
         if record.attempt and lane.parted is not None:
@@ -144,16 +165,17 @@ class Order:
             self.look_at(lane, now)
             self._schedule.settle(now)
 
-    def ended(self, record: Record, now: float) -> None:
-        """A command of such a lane has ended, other than while it was ready: its partition is free."""
+    def line_up(self, record: Record, now: float) -> None:
+        """A command has got its partition, as the one before it has ended."""
         lane: Lane = record.home
-        assert lane.parted is not None
-        if not record.attempt or not lane.parted.ended(record):
-            return
-        if lane.config.boost is None and lane.gate is None and lane.meter.access is not _KEYED:
-            self._note_moves(lane.parted, now)  # one more, where some were: what goes next does not matter to others
-        else:
+        held, waited, meter = WaitByCause(partition=now - record.since), record.waited, lane.meter
+        record.waited = held if waited is None else waited + held
+        record.since = now
+        if lane.gate is not None or lane.config.boost is not None:
             self.look_at(lane, now)
+        elif meter.access is _KEYED:  # else it is one more, and what goes next does not matter to others
+            self._schedule.update(lane, now)
+        record.ready_mark = meter.mark(now)
 
     def look_at(self, lane: Lane, now: float) -> None:
         """Brings a lane's place in the schedule up to date with its order."""

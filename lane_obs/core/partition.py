@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from lane_obs.core.behind import Behind
 from lane_obs.core.fair import FairQueue
-from lane_obs.core.record import Record  # noqa: TC001 - msgspec reads the annotation
+from lane_obs.core.line import Line
 from lane_obs.core.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
-_COMPACT_FLOOR = 16
+    from lane_obs.core.record import Record
+
 _READY, _RUNNING = State.READY, State.RUNNING
 
 
@@ -37,14 +35,6 @@ class Heads(Protocol):
         """Notes that a command inside has ended without starting."""
 
 
-class _Part(msgspec.Struct, eq=False):
-    """One partition."""
-
-    head: Record
-    """The command that has the partition: it is lined up, runs, or backs off."""
-    behind: Behind | None = None
-
-
 class PartitionedQueue:
     """Ready commands, of which one a partition is lined up, and only while none of that partition runs or backs off.
 
@@ -61,36 +51,45 @@ class PartitionedQueue:
         parts: partitions with a command that is ready, runs or backs off, by id; `list_parts` says what is in them.
     """
 
-    __slots__ = ("_changed", "_displaced", "_fair", "_held_back", "_inside", "_lined_up", "_order", "held", "parts")
+    __slots__ = (
+        "_changed", "_displaced", "_fair", "_held_back", "_inside", "_lined_up", "_order", "_take_in", "held", "parts",
+        "pop",
+    )  # fmt: skip
 
     def __init__(self, order: Heads) -> None:
         self._order = order
+        self._take_in = order.add
         self._fair = order if isinstance(order, FairQueue) else None
         self._changed = getattr(order, "changed", None)
-        self.parts: dict[Hashable, _Part] = {}
+        # One that has a partition for itself stands for it: it takes no more memory then.
+        self.parts: dict[Hashable, Record | Line] = {}
         self._inside: dict[Record, float] = {}
-        """All ready commands, and since when they are ready, longest first."""
+        """All ready commands, and since when they are ready, longest first. Those that have started are there too until
+        they end or back off: so a start is that of the order, without another call."""
         self._displaced: set[Record] = set()
         """Held commands that the order still has inside: one with a lower number took their place."""
         self._lined_up: list[Record] = []
         self._held_back: list[Record] = []
         self.held = 0
+        self.pop = order.pop
+        """Takes out the next command. One must be lined up; the caller starts it."""
 
-    def add(self, record: Record) -> None:
-        """Puts in a command that has a higher number than all others so far."""
+    def add(self, record: Record) -> bool:
+        """Puts in a command that has a higher number than all others so far; whether it is held."""
         self._inside[record] = record.since
         key = record.part
         if key is not None:
             part = self.parts.get(key)
             if part is not None:
                 self.held += 1
-                if part.behind is None:
-                    part.behind = Behind([record])
+                if isinstance(part, Line):
+                    part.add(record)
                 else:
-                    part.behind.fresh.append(record)
-                return
-            self.parts[key] = _Part(record)
-        self._order.add(record)
+                    self.parts[key] = Line(part, [record])
+                return True
+            self.parts[key] = record
+        self._take_in(record)
+        return False
 
     def put_back(self, record: Record) -> None:
         """Puts in a command that takes its old place; its `since` must be set."""
@@ -99,32 +98,33 @@ class PartitionedQueue:
         if key is not None:
             part = self.parts.get(key)
             if part is None:
-                self.parts[key] = _Part(record)
-            elif part.head is not record and not self._gets_in(record, part):
+                self.parts[key] = record
+            elif _head_of(part) is not record and not self._gets_in(record, part):
                 return
         self._order.put_back(record)
 
-    def _gets_in(self, record: Record, part: _Part) -> bool:
+    def _gets_in(self, record: Record, part: Record | Line) -> bool:
         """Puts a command behind the head of its partition, or that one behind it."""
-        head = part.head
+        head = _head_of(part)
         if head.state is not _READY or head.attempt or head.seq < record.seq:
             self._hold(record, part)
             return False
-        self._displace(head, part)
-        part.head = record
+        self._displace(head, part, record)
         return True
 
-    def _hold(self, record: Record, part: _Part) -> None:
+    def _hold(self, record: Record, part: Record | Line) -> Line:
         self.held += 1
-        if part.behind is None:
-            part.behind = Behind([])
-        part.behind.put_back(record)
+        if not isinstance(part, Line):
+            part = self.parts[record.part] = Line(part, [])
+        part.put_back(record)
+        return part
 
-    def _displace(self, head: Record, part: _Part) -> None:
-        """Puts the head of a partition behind another one."""
-        self._hold(head, part)
+    def _displace(self, head: Record, part: Record | Line, by: Record) -> None:
+        """Gives a partition to another one, and puts its head behind that."""
+        self._hold(head, part).head = by
         if self._fair is None:
             self._displaced.add(head)
+            self.pop = self._pop_one
         else:  # it keeps one head a partition
             self._fair.forget(head)
         self._held_back.append(head)
@@ -136,18 +136,18 @@ class PartitionedQueue:
             return
         part = self.parts.get(key)
         if part is None:
-            self.parts[key] = _Part(record)
-        elif (head := part.head).state is _READY and not head.attempt:
-            self._displace(head, part)
-            part.head = record
+            self.parts[key] = record
+        elif (head := _head_of(part)).state is _READY and not head.attempt:
+            self._displace(head, part, record)
 
-    def pop(self) -> Record:
-        """Takes out the next command. One must be lined up; the caller starts it."""
+    def _pop_one(self) -> Record:
+        """The same as `pop`, where commands have lost their place in the order."""
         record = self._order.pop()
-        while self._displaced and record in self._displaced:
+        while record in self._displaced:
             self._displaced.discard(record)
             record = self._order.pop()
-        del self._inside[record]
+        if not self._displaced:
+            self.pop = self._order.pop
         return record
 
     def peek(self) -> Record | None:
@@ -164,44 +164,58 @@ class PartitionedQueue:
         part = None if record.part is None else self.parts[record.part]
         if part is None:
             self._order.forget(record)
-        elif part.head is record:
+        elif _head_of(part) is record:
             self._order.forget(record)
-            self._move_up(part)
+            if not isinstance(part, Line):
+                self._give_up(record.part)
+            elif (moved := self._move_up(part)) is not None:
+                self._lined_up.append(moved)
         else:
-            assert part.behind is not None
-            part.behind.forget()
+            assert isinstance(part, Line)
+            part.forget()
             self.held -= 1
             if record in self._displaced:
                 self._displaced.discard(record)
                 self._order.forget(record)
 
-    def ended(self, record: Record) -> bool:
-        """Notes that a command has ended while it was not inside; whether another one has got its partition."""
-        part = self.parts.get(record.part)
-        if part is None or part.head is not record:
-            return False
-        if part.behind is None:
-            self._give_up(record.part)
-            return False
-        self._move_up(part)
-        return bool(self._lined_up)
+    def back_off(self, record: Record) -> None:
+        """Notes that a command that has started backs off. It keeps its partition."""
+        del self._inside[record]
 
-    def _move_up(self, part: _Part) -> None:
+    def ended(self, record: Record) -> Record | None:
+        """Notes that a command has ended while it was not ready; the one that has got its partition and is lined up."""
+        self._inside.pop(record, None)
+        key, parts = record.part, self.parts
+        part = parts.get(key)
+        if part is record:
+            if self._fair is None and len(parts) > 1:  # what `_give_up` does, in half the time
+                del parts[key]
+            else:
+                self._give_up(key)
+            return None
+        if not isinstance(part, Line) or part.head is not record:
+            return None
+        return self._move_up(part)
+
+    def _move_up(self, part: Line) -> Record | None:
         """Gives a partition to the next of its commands; without one, it is gone."""
-        behind = part.behind
-        record = None if behind is None else behind.pop()
-        if record is None or behind is None:
+        fresh = part.fresh
+        record: Record | None
+        if not part.returned and fresh and fresh[0].state is _READY:  # nearly always: as `pop` does
+            record = fresh[0]
+            del fresh[0]
+        elif (record := part.pop()) is None:
             self._give_up(part.head.part)
-            return
+            return None
         part.head = record
-        if behind.first == len(behind.fresh) and not behind.returned:
-            part.behind = None
+        if not fresh and not part.returned:
+            self.parts[record.part] = record
         self.held -= 1
-        if record in self._displaced:
+        if self._displaced and record in self._displaced:
             self._displaced.discard(record)
         else:
             self._order.put_back(record)
-        self._lined_up.append(record)
+        return record
 
     def _give_up(self, key: Hashable) -> None:
         del self.parts[key]
@@ -221,10 +235,10 @@ class PartitionedQueue:
     def is_held(self, record: Record) -> bool:
         """Whether a ready command is not lined up, as another one of its partition is ahead of it."""
         part = self.parts.get(record.part)
-        return part is not None and part.head is not record
+        return isinstance(part, Line) and part.head is not record
 
     def take_lined_up(self) -> list[Record]:
-        """The commands that became lined up since last asked, other than when they were put in."""
+        """The commands that became lined up since last asked, as one ahead of them was forgotten."""
         if not self._lined_up:
             return []
         taken, self._lined_up = self._lined_up, []
@@ -239,14 +253,14 @@ class PartitionedQueue:
 
     def list_ready(self) -> list[Record]:
         """All ready commands inside."""
-        return list(self._inside)
+        return [record for record in list(self._inside) if record.state is _READY]
 
     def oldest(self) -> Record | None:
         """The command that is ready for the longest time, lined up or held; `None` when none is. From any thread."""
         while self._inside:
             try:
-                return next(iter(self._inside))
-            except (RuntimeError, StopIteration):  # it changed under our hands
+                return next((record for record in self._inside if record.state is _READY), None)
+            except RuntimeError:  # it changed under our hands
                 continue
         return None
 
@@ -260,19 +274,27 @@ class PartitionedQueue:
 
     def ahead_of(self, seq: int) -> int:
         """How many ready commands, lined up or held, have a number below `seq`. Reads them all."""
-        return sum(record.seq < seq for record in self._inside)
+        return sum(record.seq < seq for record in self._inside if record.state is _READY)
 
     def list_parts(self) -> Iterator[tuple[Hashable, int, bool]]:
         """Each partition, with how many of its commands are ready, and whether one runs. From any thread."""
         for key, part in list(self.parts.items()):
-            state, behind = part.head.state, part.behind
-            yield key, (state is _READY) + (0 if behind is None else len(behind)), state is _RUNNING
+            state = _head_of(part).state
+            yield key, (state is _READY) + (len(part) if isinstance(part, Line) else 0), state is _RUNNING
 
     def list_since(self) -> Iterator[tuple[Hashable, float]]:
         """Each partition with a ready command, and since when the next of them is so. From any thread."""
         for key, part in list(self.parts.items()):
-            behind = part.behind
-            record = part.head if part.head.state is _READY or behind is None else behind.peek()
-            since = None if record is None else self._inside.get(record)
+            record = _head_of(part)
+            if record.state is not _READY:
+                following = part.peek() if isinstance(part, Line) else None
+                if following is None:
+                    continue
+                record = following
+            since = self._inside.get(record)
             if since is not None:
                 yield key, since
+
+
+def _head_of(part: Record | Line) -> Record:
+    return part.head if isinstance(part, Line) else part

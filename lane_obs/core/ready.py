@@ -46,6 +46,12 @@ class ReadyQueue:
 
     def put_back(self, record: Record) -> None:
         """Puts in a command that takes its old place; its `since` must be set."""
+        fresh = self._fresh
+        if (
+            not fresh or fresh[-1].seq < record.seq
+        ):  # as if it were new: it has been ready for the shortest time as well
+            fresh.append(record)
+            return
         self._returns += 1
         heappush(self._returned, (record.seq, self._returns, record))
         if self._is_dated:
@@ -62,13 +68,14 @@ class ReadyQueue:
 
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
+        returned, fresh = self._returned, self._fresh
         while True:
-            if self._returned and self._returned_is_next():
-                record = heappop(self._returned)[2]
+            if returned and (not fresh or returned[0][0] < fresh[0].seq):
+                record = heappop(returned)[2]
                 if self._is_dated:
                     self._trim_ages()
             else:
-                record = self._fresh.popleft()
+                record = fresh.popleft()
             if record.state is _READY:
                 return record
             self._ghosts -= 1

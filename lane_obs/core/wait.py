@@ -148,7 +148,7 @@ class Access(IntEnum):
 
 
 _SLOTS, _PRIORITY, _PAUSE, _SCHEDULER, _RATE, _PARTITION = range(len(BLOCKS))
-_PAUSED, _AT_MAX, _RESERVED = Access.PAUSED, Access.AT_MAX, Access.RESERVED
+_PAUSED, _AT_MAX, _RESERVED, _SHARED = Access.PAUSED, Access.AT_MAX, Access.RESERVED, Access.SHARED
 _LIMITED, _KEYED = Access.LIMITED, Access.KEYED
 _FREE, _FULL = Mode.FREE, Mode.FULL
 
@@ -172,6 +172,8 @@ class LaneMeter:
         self._contention = contention
         self._totals: Totals = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         self._mark: Mark | None = None
+        self._free0 = self._full0 = self._level0 = 0.0
+        """The queue's totals when it began to be blocked as it is, as far as they matter to that."""
         self._begin(now, priority, access)
 
     def change(self, now: float, priority: int, access: Access) -> None:
@@ -184,9 +186,11 @@ class LaneMeter:
         self._since = now
         self._priority = priority
         self.access = access
-        self._free0 = self._contention.free_at(now)
-        self._full0 = self._contention.full_at(now)
-        self._level0 = self._contention.level_at(now, priority)
+        if access is _RESERVED:  # what each needs of the queue's totals, and no more: lanes change at every command
+            self._full0 = self._contention.full_at(now)
+        elif access is _SHARED:
+            self._free0 = self._contention.free_at(now)
+            self._level0 = self._contention.level_at(now, priority)
 
     def mark(self, now: float) -> Mark:
         """The totals at `now`, shared with whoever asked since the last change."""

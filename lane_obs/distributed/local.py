@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from lane_obs.clock import SystemClock
 from lane_obs.config import check_name, to_count, to_seconds
+from lane_obs.distributed.memory.policies import check_policies
 from lane_obs.distributed.memory.queue import SharedQueue
 from lane_obs.distributed.memory.seat import Seat
 from lane_obs.distributed.memory.stats import stats_of
@@ -103,7 +104,8 @@ class LocalBroker:
             WrongLoop: the other members are on another event loop.
         """
         shared, loop = self._shared, asyncio.get_running_loop()
-        shared.check(lanes, max_concurrency, rate_limits)
+        if lanes:  # without any, everything stays as it is
+            check_policies(shared.life.engine, lanes, max_concurrency, rate_limits)
         shared.bind(loop)
         if self._seat is not None:
             await self.close()
@@ -111,7 +113,9 @@ class LocalBroker:
         self.member = f"{socket.gethostname()}:{os.getpid()}:{shared.joined}"
         now = shared.clock.now()
         looks = not (lanes or work)
-        self._seat = Seat(self.member, listener, loop, now, works=work, looks=looks, concurrency=self.concurrency)
+        self._seat = Seat(
+            self.member, listener, self.health, loop, now, works=work, looks=looks, concurrency=self.concurrency
+        )
         shared.join(self._seat, lanes, max_concurrency, rate_limits, letters)
 
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:

@@ -70,6 +70,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
         age: seconds since its submit.
         delayed, backed_off: seconds of its age for which it was delayed or backed off.
         deadline: seconds until its deadline; `None` for none.
+        ran: seconds of its age for which earlier attempts ran.
     """
 
     id: str
@@ -82,6 +83,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     delayed: float
     backed_off: float
     deadline: float | None
+    ran: float = 0.0
 
 
 class End(msgspec.Struct, frozen=True, gc=False):

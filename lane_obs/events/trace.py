@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 import msgspec
+
+_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 
 class TraceIds(msgspec.Struct, frozen=True, gc=False):
@@ -17,6 +22,20 @@ class TraceIds(msgspec.Struct, frozen=True, gc=False):
     trace_id: int
     span_id: int
     sampled: bool = True
+
+    @classmethod
+    def read(cls, traceparent: str | None) -> TraceIds | None:
+        """What a W3C traceparent names; `None` of none, or of a text that is none."""
+        match = _TRACEPARENT.fullmatch(traceparent or "")
+        if match is None:
+            return None
+        ids = cls(int(match[1], 16), int(match[2], 16), bool(int(match[3], 16) & 1))
+        return ids if ids.trace_id and ids.span_id else None
+
+    @property
+    def traceparent(self) -> str:
+        """It as a W3C traceparent."""
+        return f"00-{self.trace_hex}-{self.span_hex}-{self.sampled:02x}"
 
     @property
     def trace_hex(self) -> str:

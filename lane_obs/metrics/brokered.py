@@ -47,15 +47,16 @@ def add_link(rows: Any, broker: Any, lanes: Mapping[str, LaneTally], worker: str
         rows: gets the rows, see `Rows`.
         broker: the queue's broker.
         lanes: what the events say, by lane.
-        worker: the process's id at the broker; `None` while it has none.
+        worker: the process's id at the broker; `None` before it has joined, when there is no link to tell of.
     """
     for metric, read in _FROM_TALLY.items():
         rows[metric] += (((name,), read(lane)) for name, lane in lanes.items())
+    if worker is None:
+        return
     health = broker.health()
     for metric, of_health in _FROM_HEALTH.items():
         rows[metric].append(((), of_health(health)))
-    if worker is not None:
-        rows[catalogue.WORKER_INFO].append(((worker,), 1))
+    rows[catalogue.WORKER_INFO].append(((worker,), 1))
 
 
 def add_cluster(rows: Any, whole: Any) -> None:

@@ -202,7 +202,8 @@ class Source:
             storage = self._queue.storage
             return 0 if storage is None or storage.ready else 1
         if metric is catalogue.BROKER_DOWN:
-            return 0 if self._queue.broker is None or self._queue.broker.health().ready else 1
+            has_joined = self._queue.bus.worker is not None
+            return int(has_joined and not self._queue.broker.health().ready)
         if metric is catalogue.CLUSTER_MEMBERS:
             whole = self._whole()
             return NONE if whole is None else sum(roles_of(whole.members)[role] for role in values)

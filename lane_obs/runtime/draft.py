@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 
 from lane_obs.command import type_name
+from lane_obs.config.partitions import PartitionKind
 from lane_obs.runtime.options import NO_OPTIONS, Options
+
+_PER_KEY, _BY_KEY = PartitionKind.PER_KEY, PartitionKind.BY_KEY
 
 
 class Draft(msgspec.Struct):
@@ -46,4 +49,9 @@ def part_of(home: Any, named: Any, options: Options) -> Any:
     partitions = home.config.partitions
     if partitions is None:
         return None
+    kind = partitions.kind
+    if kind is _PER_KEY:
+        return options.partition_key
+    if kind is _BY_KEY:
+        return partitions.assign("", options.partition_key, 0)
     return home.assign("" if partitions.function is None else type_name(named), options.partition_key)

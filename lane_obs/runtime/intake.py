@@ -100,6 +100,8 @@ class Intake:
         """
         self.check_open(lane, work)
         home = self.find_lane(lane, work)
+        if options is NO_OPTIONS and home.is_plain and is_plain_async(work):
+            return Draft(home, work, work, args)
         options = fitted(options, home)
         named, call, args = resolve(work, args, self.threads)
         part = part_of(home, named, options)

@@ -93,8 +93,8 @@ def fitted(options: Options, home: Lane) -> Options:
     boost = home.config.boost
     if boost is not None and boost.deadline is not None and options.deadline is None:
         options = msgspec.structs.replace(options, deadline=boost.deadline)
-    if home.gates and options.cost > (most := min(gate.limiter.most for gate in home.gates)):
-        wanted = f"give at most {most:g}: lane {home.name!r} never lets more through at once"
+    if options.cost > home.most:
+        wanted = f"give at most {home.most:g}: lane {home.name!r} never lets more through at once"
         raise ConfigError("cost", options.cost, wanted)
     return options
 

@@ -96,6 +96,7 @@ class CommandQueue(Submitter, Steering, Sharing):
         check_clock(self._clock)
         self._bus = Bus(self._clock, sinks)
         limits = max_concurrency, to_rate_limits("rate_limit", rate_limit)
+        self._limit = max_concurrency
         self._engine = _engine(lanes, limits, self._clock.now(), shared=broker is not None)
         self._dispatcher = Dispatcher(
             self._engine,
@@ -212,7 +213,7 @@ class CommandQueue(Submitter, Steering, Sharing):
         now, stuck = self._clock.now(), self._dispatcher.stops.stuck_by_lane()
         return QueueStats(
             lanes={name: self._lane_stats(lane, now, stuck[name]) for name, lane in self._engine.lanes.copy().items()},
-            max_concurrency=self._engine.max_concurrency,
+            max_concurrency=self._limit,
             submitted=self._engine.submitted,
             removed=_removed(self._engine.removed),
             dead_letters=len(self.dead_letters),
@@ -222,7 +223,7 @@ class CommandQueue(Submitter, Steering, Sharing):
         )
 
     def _lane_stats(self, lane: Lane, now: float, stuck: int) -> LaneStats:
-        counts, config = lane.counts, lane.config
+        counts, config = lane.counts, self._keeper.policy(lane)
         since, started = lane.ready.oldest_since(), lane.oldest_started()
         return LaneStats(
             ready=counts[State.READY],
@@ -250,7 +251,7 @@ class CommandQueue(Submitter, Steering, Sharing):
     @property
     def columns(self) -> Columns:
         """Reads one number of all lanes at once."""
-        return Columns(self._dispatcher)
+        return Columns(self._dispatcher, self._keeper.policy)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 
     from lane_obs.events import LaneEvent
 
-_HOOKS: Final = ("wants", "start", "at_submit", "at_reject", "at_start", "in_attempt")
+_HOOKS: Final = (
+    "wants",
+    "start",
+    "at_submit",
+    "at_reject",
+    "at_recover",
+    "at_claim",
+    "at_start",
+    "in_attempt",
+    "traceparent",
+)
 # Writing gives up the interpreter's lock, and a busy event loop gives it back only every 5 ms: so few events a write
 # would be few a second. Many would keep the loop waiting while they are rendered; this many take some 0.2 ms.
 _CHUNK: Final = 256

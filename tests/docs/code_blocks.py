@@ -3,7 +3,8 @@
 A `python` block is a complete program, run in a process of its own with warnings as errors. A `bash` block runs with
 this environment's commands on the path. Both run in a temporary copy of the small files that they may name. A `text`
 block that follows directly is what they print. A `toml` block is a file that `load_lanes` takes, and `load_alerts`
-where it has alerts. An `sh` block is only shown, because it takes long.
+where it has alerts. An `sh` block is only shown, because it takes long. A block that names the Redis of a usual
+installation runs against a real one that is started for the tests, with nothing in it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ from lane_obs.alerts import load_alerts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.integration.servers.server import Server
+
 ROOT = Path(__file__).resolve().parents[2]
+REDIS = "redis://127.0.0.1:6379"
 _lexer = FencedCodeBlockLexer(r"[^\n]*")
 _SECONDS = 60
 # Exit code 1 of lane-obs means that commands of the trace failed for good, as some in the example do.
@@ -61,6 +65,7 @@ def parse(document: Document) -> Iterator[Region]:
 def evaluate(example: Example) -> None:
     """Runs one block."""
     language, source, prints = example.parsed
+    source = with_redis(source)
     if language == "toml":
         path = workplace() / "block.toml"
         path.write_text(source, "utf-8")
@@ -72,6 +77,26 @@ def evaluate(example: Example) -> None:
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     if prints is not None:
         assert done.stdout == prints
+
+
+def with_redis(source: str) -> str:
+    """The same block with the URL of a real, empty server, where it names the usual one."""
+    if REDIS not in source:
+        return source
+    running = redis()
+    running.ask("FLUSHALL")
+    return source.replace(REDIS, running.url)
+
+
+@functools.cache
+def redis() -> Server:
+    """A server for all blocks."""
+    from tests.integration.servers.engine import ENGINES, require_engine
+    from tests.integration.servers.server import Server
+
+    running = Server(require_engine(ENGINES[0])).__enter__()
+    atexit.register(running.__exit__)
+    return running
 
 
 def run_python(source: str, line: int = 0) -> subprocess.CompletedProcess[str]:

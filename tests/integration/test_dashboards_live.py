@@ -9,6 +9,8 @@ import gc
 import itertools
 import threading
 import time
+import urllib.request
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import prometheus_client
@@ -36,18 +38,22 @@ from lane_obs.observability import Metrics, Observability, Traces
 from lane_obs.storage import LocalStorage, StoredCommand
 from tests.conftest import run_clean
 from tests.integration.services import grafana
+from tests.integration.services.document import read_html
 from tests.integration.services.grafana import Viewer
 from tests.integration.services.process import free_port, poll
 from tests.integration.services.prometheus import Prometheus
+from tests.integration.shared_shop import BACK, FRONT, SharedShop
+from tests.integration.shared_shop import LANES as SHARED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-    from pathlib import Path
 
     from lane_obs.events import LaneEvent
 
 JOB, OTHER, QUEUE, SCRAPE = "lane-obs", "other", "shop", 0.5
 ROUNDS = 8
+CONSOLES = Path(__file__).resolve().parents[2] / "dashboards" / "consoles"
+QUEUES = sorted([QUEUE, FRONT, BACK])
 """Between two of them Prometheus scrapes."""
 
 LANES = {
@@ -80,6 +86,8 @@ ZERO = {
     ("Garbage collected", "B"): "all garbage can be collected",
     ("Storage trouble", "C"): "there is memory for what waits for the disk",
     ("Commands recovered", "A"): "they were there before the first scrape",
+    ("Broker down", "A"): "a broker in memory is always there",
+    ("Links lost", "A"): "likewise",
 }
 """Queries that give nothing but zeros, by panel, each with the reason."""
 
@@ -92,6 +100,8 @@ class Run:
     start: float
     end: float
     instance: str
+    page: str
+    """The console page of the overview, at the end."""
 
     def viewer(self, name: str, **chosen: Sequence[str]) -> Viewer:
         """Somebody who looks at a dashboard."""
@@ -177,7 +187,9 @@ def registry() -> prometheus_client.CollectorRegistry:
 
 
 @contextlib.asynccontextmanager
-async def shop(port: int, folder: Path) -> AsyncIterator[tuple[QueueManager, MemorySink]]:
+async def shop(
+    port: int, folder: Path, shown: prometheus_client.CollectorRegistry
+) -> AsyncIterator[tuple[QueueManager, MemorySink]]:
     """The queue, with a monitor that tells somebody, and two sinks that lose what they are given."""
     release, blocked, memory = asyncio.Event(), Blocked(), MemorySink(10_000)
 
@@ -188,7 +200,7 @@ async def shop(port: int, folder: Path) -> AsyncIterator[tuple[QueueManager, Mem
 
     observability = Observability(
         logs=False,
-        metrics=Metrics(registry=registry(), port=port, command_types=8),
+        metrics=Metrics(registry=shown, port=port, command_types=8),
         traces=Traces(tracer_provider=TracerProvider()),
         recorder=False,
         queue=QUEUE,
@@ -266,17 +278,28 @@ async def lose_disk(manager: QueueManager, memory: MemorySink, prometheus: Prome
     await memory.wait_for(lambda event: event.key == "queue.alert.resolved" and event.alert == "QueueStorageFailed")
 
 
-async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float]:
-    async with shop(port, folder) as (manager, memory):
+def console(prometheus: Prometheus) -> str:
+    """The overview as Prometheus itself shows it."""
+    with urllib.request.urlopen(f"{prometheus.url}/consoles/lane-obs.html?span=1m", timeout=30) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float, str]:
+    shown = registry()
+    shared = SharedShop(shown)
+    async with shop(port, folder, shown) as (manager, memory), contextlib.aclosing(shared):
+        await shared.start()
         # Begins when zeros have been seen: a rate needs two values.
         start = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
         for number in range(ROUNDS):
             await burst(manager)
+            await shared.burst(number)
             if number == 1:
                 await lose_disk(manager, memory, prometheus, folder)
             end = await asyncio.to_thread(prometheus.wait_for_scrape, time.time())
         assert len(manager.dead_letters.list()) == 3
-        return start, end
+        return start, end, await asyncio.to_thread(console, prometheus)
 
 
 @pytest.fixture(scope="module")
@@ -289,10 +312,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     # Another program in the same Prometheus, which has no queue and shows its process, too.
     server, thread = prometheus_client.start_http_server(0, "127.0.0.1", registry())
     targets = {JOB: f"127.0.0.1:{port}", OTHER: f"127.0.0.1:{server.server_port}"}
-    with Prometheus(directory / "data", targets, interval_seconds=SCRAPE, rule_files=[rules]) as prometheus:
+    with Prometheus(
+        directory / "data", targets, interval_seconds=SCRAPE, rule_files=[rules], consoles=CONSOLES
+    ) as prometheus:
         prometheus.wait_for_targets()
-        start, end = run_clean(run_shop, prometheus=prometheus, port=port, folder=directory / "queue")
-        yield Run(prometheus, start, end, targets[JOB])
+        start, end, page = run_clean(run_shop, prometheus=prometheus, port=port, folder=directory / "queue")
+        yield Run(prometheus, start, end, targets[JOB], page)
     server.shutdown()
     server.server_close()
     thread.join()
@@ -308,7 +333,7 @@ def test_every_query_gives_numbers(run: Run, name: str) -> None:
 
 @pytest.mark.parametrize("name", grafana.FILES)
 def test_every_query_gives_the_same_when_all_values_are_chosen_one_by_one(run: Run, name: str) -> None:
-    chosen = {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": [*LANES, "unknown"]}
+    chosen = {"job": [JOB], "instance": [run.instance], "queue": QUEUES, "lane": [*LANES, *SHARED, "unknown"]}
     one_by_one, everything = run.viewer(name, **chosen), run.viewer(name)
     for asked in grafana.queries(grafana.read(name)):
         assert len(one_by_one.series(asked)) == len(everything.series(asked)), asked
@@ -341,6 +366,15 @@ def test_every_query_shows_something_that_happened(run: Run) -> None:
     assert still == set(ZERO)
 
 
+def test_the_console_page_has_the_shared_queue_once(run: Run) -> None:
+    page = read_html(run.page)
+    [row] = page.one("table", "shared").table()
+    assert row["Lane"].text == "shared"
+    assert (row["Running"].text, row["Limit"].text, row["Paused"].text) == ("0", "8", "0")
+    assert row["Dead letters"].text == "1"
+    assert "1 submitter, 1 worker, 32 slots" in run.page
+
+
 def test_prometheus_saw_the_storage_fail_and_work_again(run: Run) -> None:
     [(_, seen)] = run.prometheus.samples("lane_storage_failed", run.start, run.end)
     assert [value for value, _ in itertools.groupby(value for _, value in seen)] == [0, 1, 0]
@@ -352,7 +386,7 @@ def test_prometheus_saw_the_storage_fail_and_work_again(run: Run) -> None:
 @pytest.mark.parametrize("name", grafana.FILES)
 def test_every_variable_offers_what_there_is(run: Run, name: str) -> None:
     choices = run.viewer(name).choices()
-    assert choices == {"job": [JOB], "instance": [run.instance], "queue": [QUEUE], "lane": sorted(LANES)}
+    assert choices == {"job": [JOB], "instance": [run.instance], "queue": QUEUES, "lane": sorted([*LANES, *SHARED])}
 
 
 def test_the_points_on_the_histograms_lead_to_commands(run: Run) -> None:

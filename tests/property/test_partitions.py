@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lane_obs import State
 from lane_obs.core.fair import FairQueue
+from lane_obs.core.line import Line
 from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.record import Record
@@ -79,6 +80,7 @@ class Bench:
         self.ready_since: dict[Record, float] = {}
         self.seq = 0
         self.now = 0.0
+        self.came: list[Record] = []
         self.done: dict[Any, list[int]] = defaultdict(list)
 
     # --- what has to be -----------------------------------------------------------------------------------------
@@ -129,6 +131,7 @@ class Bench:
 
     def step(self, way: str) -> None:
         before, alone = self.lined_up(), None
+        self.came = []
         self.now += self.rng.choice([0.0, 1.0])
         if way == "submit" or way == "delay":
             self.seq += 1
@@ -148,7 +151,7 @@ class Bench:
                 self.start(before)
         else:
             alone = self.move(way)
-        came = self.queue.take_lined_up()
+        came = [*self.came, *self.queue.take_lined_up()]
         assert len(came) == len(set(came))
         assert set(came) == self.lined_up() - before - {alone}
         for one in came:
@@ -189,6 +192,7 @@ class Bench:
             return record
         if way == "back off":
             record.state = BACKOFF
+            self.queue.back_off(record)
             return None
         record.state = State.SUCCEEDED if way == "succeed" else State.CANCELLED
         self.live.remove(record)
@@ -196,8 +200,8 @@ class Bench:
             self.done[record.part].append(record.seq)
         if old is READY:
             self.queue.forget(record)
-        else:
-            self.queue.ended(record)
+        elif (moved := self.queue.ended(record)) is not None:
+            self.came.append(moved)
         return None
 
     def run_dry(self) -> None:
@@ -366,9 +370,10 @@ def test_held_commands_that_are_cancelled_leave_no_memory(order: Callable[[], An
         (queue.add if seq % 2 else queue.put_back)(record)
         record.state = State.CANCELLED
         queue.forget(record)
-    behind = queue.parts["a"].behind
-    assert behind is None or len(behind.fresh) + len(behind.returned) < 200
-    assert (queue.held, len(queue._inside)) == (0, 0)
+    line = queue.parts["a"]
+    assert isinstance(line, Line)
+    assert len(line.fresh) + len(line.returned) < 200
+    assert (queue.held, queue.list_ready()) == (0, [])
     queue.ended(first)
     assert len(queue.parts) == 0
 
@@ -379,7 +384,7 @@ def test_a_partition_that_had_many_commands_is_small_again() -> None:
         queue.add(Record(seq, None, 0.0, part="a"))
     for _ in range(999):
         start_next(queue)
-    assert queue.parts["a"].behind is None
+    assert isinstance(queue.parts["a"], Record)
 
 
 # --- fair turns -------------------------------------------------------------------------------------------------

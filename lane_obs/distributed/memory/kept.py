@@ -70,6 +70,7 @@ class Kept(Record, kw_only=True, eq=False):
             delayed=wait.delay,
             backed_off=wait.backoff,
             deadline=self.left(now),
+            ran=self.ran,
         )
 
     def found(self, now: float) -> Found:

@@ -75,13 +75,13 @@ class Life:
         self._seq += 1
         record = Kept.made(new, self._seq, home, now, giver)
         self.results.forget(new.id)
-        self._admit(record, now, delay=new.delay)
+        self._admit(record, now, new.delay)
 
-    def _admit(self, record: Kept, now: float, *, delay: float = 0.0, returning: bool = False) -> None:
+    def _admit(self, record: Kept, now: float, delay: float) -> None:
         self.live[record.id] = record
         if record.key is not None:
             self._keys[record.key] = record
-        self.engine.submit(record, now, delayed=delay > 0, returning=returning)
+        self.engine.submit(record, now, delayed=delay > 0)
         if delay > 0:
             record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
         if record.expires_after is not None and record.home.config.on_expiry is OnExpiry.EXPIRE:
@@ -89,19 +89,15 @@ class Life:
         self.has_changed = True
 
     def requeue(self, letter_id: str, now: float) -> bool:
-        """Makes a dead letter a command again, in its old place; not if a live one has its id, or its lane is gone."""
+        """Makes a dead letter a command again; not if a live one has its id, or its lane is gone."""
         dead = self.letters.get(letter_id)
         home = None if dead is None else self.engine.lanes.get(dead.home.name)
         if dead is None or home is None or letter_id in self.live:
             return False
         self.letters.remove([letter_id])
-        self.results.forget(letter_id)
         key = None if dead.key in self._keys else dead.key
-        again = Kept(
-            dead.seq, home, now, id=dead.id, body=dead.body, giver=dead.giver, key=key, cost=dead.cost,
-            part=dead.part,
-        )  # fmt: skip
-        self._admit(again, now, returning=True)
+        again = NewCommand(letter_id, home.name, dead.body, cost=dead.cost, key=key, part=dead.part)
+        self.take_in(again, home, dead.giver, now)
         return True
 
     # --- through ------------------------------------------------------------------------------------------------

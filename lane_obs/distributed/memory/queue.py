@@ -50,6 +50,7 @@ class SharedQueue:
         self._rate_limits: tuple[RateLimit, ...] = ()
         self._leases = Timers()
         self._rooms = Rooms()
+        self._leading: Seat | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed: Timer | None = None
         self._armed_at = math.inf
@@ -65,13 +66,6 @@ class SharedQueue:
         if self._loop is not loop and self.seats:
             raise WrongLoop("the members of a LocalBroker share one event loop; those of this one have another")
         self._loop = loop
-
-    def check(
-        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
-    ) -> None:
-        """Checks policies; see `check_policies`. No lanes at all leave everything as it is."""
-        if lanes:
-            check_policies(self.life.engine, lanes, max_concurrency, rate_limits)
 
     def join(
         self,
@@ -185,8 +179,13 @@ class SharedQueue:
 
     def finish(self, seat: Seat | None) -> None:
         """Ends a step: tells what came of it, to the member that asked for it or else to the leader."""
-        life = self.life
-        if life.facts and (teller := self.leader() if seat is None or seat.looks else seat) is not None:
+        life, leader = self.life, self.leader()
+        if leader is not self._leading:
+            for other in (self._leading, leader):
+                if other is not None:
+                    other.tell_state()
+            self._leading = leader
+        if life.facts and (teller := leader if seat is None or seat.looks else seat) is not None:
             teller.tell_facts(self.take_facts())
         self._rooms.tell(life.engine.lanes)
         if life.has_changed:

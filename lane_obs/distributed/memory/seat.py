@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lane_obs.distributed.memory.kept import Kept
     from lane_obs.distributed.port import Listener
     from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.view import BrokerHealth
 
 
 class Seat:
@@ -27,6 +28,7 @@ class Seat:
         looks: whether it only looks, and so never leads.
         concurrency: how many commands it runs at once.
         listener: is told what happens.
+        health: how the member is.
         loop: the event loop.
         now: when it joins.
     """
@@ -35,6 +37,7 @@ class Seat:
         self,
         id: str,  # noqa: A002 - the name of the field
         listener: Listener,
+        health: Callable[[], BrokerHealth],
         loop: asyncio.AbstractEventLoop,
         now: float,
         *,
@@ -58,6 +61,7 @@ class Seat:
         self.end: Entry | None = None
         """When its lease ends, if it is not renewed."""
         self._listener: Listener | None = listener
+        self._health = health
         self._loop = loop
         self._context = contextvars.Context()
         self._is_due = False
@@ -105,6 +109,10 @@ class Seat:
         """Its leases are lost."""
         self._tell("lost", *ids)
 
+    def tell_state(self) -> None:
+        """It begins or ends to lead."""
+        self._tell("state")
+
     def tell_room(self, lane: str) -> None:
         """A lane has room again."""
         self._tell("room", lane)
@@ -120,6 +128,8 @@ class Seat:
         listener = self._listener
         if listener is None:
             return
+        if "state" in mail:
+            listener.on_state(self._health())
         for kind, tell in _TELL.items():
             if kind in mail:
                 tell(listener, mail[kind])

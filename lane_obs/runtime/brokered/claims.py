@@ -64,8 +64,8 @@ class Claims:
         self._journal.running[claim.id] = handle
         self._dispatcher.admit(handle, now, recovered=True)
         bus = self._dispatcher.bus
-        if bus.at_recover:
-            bus.call(bus.at_recover, (handle, body.trace))
+        if bus.at_claim:
+            bus.call(bus.at_claim, (handle, body.trace))
         if error is not None:
             self._dispatcher.fail(handle, State.FAILED, error, now)
 
@@ -74,13 +74,15 @@ class Claims:
     ) -> ClaimedHandle[Any]:
         named, call, args = work
         delayed, backed_off = claim.delayed, claim.backed_off
-        waited = WaitByCause(broker=max(claim.age - delayed - backed_off, 0.0), delay=delayed, backoff=backed_off)
+        rest = max(claim.age - delayed - backed_off - claim.ran, 0.0)
+        waited = WaitByCause(broker=rest, delay=delayed, backoff=backed_off)
         return ClaimedHandle(
             self._intake.next_seq(),
             home,
             now - claim.age,
             attempt=claim.attempt - 1,
             waited=waited,
+            ran=claim.ran,
             cost=options.cost,
             _owner=self._dispatcher,
             _call=call,

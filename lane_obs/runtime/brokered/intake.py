@@ -34,15 +34,37 @@ _MOST: Final = 500
 """So many commands go to the broker in one call."""
 
 
+class _Call:
+    """A submit of one command or more; whoever made it waits until all are kept, or one is refused."""
+
+    __slots__ = ("_left", "answer")
+
+    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
+        self._left = count
+        self.answer = answer
+
+    def keep(self, handle: SharedHandle[Any]) -> None:
+        """One more is kept."""
+        self._left -= 1
+        if not self._left and not self.answer.done():
+            self.answer.set_result(handle)
+
+    def refuse(self, error: Exception) -> None:
+        """One is not."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # who asked may be gone
+
+
 class _Entry:
     """A command on its way to the broker."""
 
-    __slots__ = ("admitted", "command", "handle")
+    __slots__ = ("call", "command", "handle")
 
-    def __init__(self, command: NewCommand, handle: SharedHandle[Any], admitted: asyncio.Future[Any]) -> None:
+    def __init__(self, command: NewCommand, handle: SharedHandle[Any], call: _Call) -> None:
         self.command = command
         self.handle = handle
-        self.admitted = admitted
+        self.call = call
 
 
 class BrokerIntake:
@@ -89,9 +111,9 @@ class BrokerIntake:
             InvalidCommand: it cannot be rebuilt from what is written of it, or is too large.
             ConfigError: it could never start.
         """
-        entry = self._entry(draft)
-        self._push(entry)
-        return entry.admitted
+        call = self._call(1)
+        self._push([self._entry(draft, call)])
+        return call.answer
 
     start = place
 
@@ -101,10 +123,11 @@ class BrokerIntake:
         Raises:
             LaneObsError: the first that was refused; others may have been taken all the same, and run.
         """
-        entries = [self._entry(draft) for draft in drafts]
-        for entry in entries:
-            self._push(entry)
-        return list(await asyncio.gather(*(entry.admitted for entry in entries)))
+        call = self._call(len(drafts))
+        entries = [self._entry(draft, call) for draft in drafts]
+        self._push(entries)
+        await call.answer
+        return [entry.handle for entry in entries]
 
     def check_ready(self, draft: Draft) -> None:
         """Refuses a requeue: dead letters of a broker are its own.
@@ -116,7 +139,12 @@ class BrokerIntake:
 
     # --- on the way ---------------------------------------------------------------------------------------------
 
-    def _entry(self, draft: Draft) -> _Entry:
+    def _call(self, count: int) -> _Call:
+        loop = self._dispatcher.loop
+        assert loop is not None
+        return _Call(loop.create_future(), count)
+
+    def _entry(self, draft: Draft, call: _Call) -> _Entry:
         dispatcher, options, home = self._dispatcher, draft.options, draft.home
         name, payload = encode(draft.work, draft.args)
         policy = self._policies[home.name]
@@ -125,8 +153,6 @@ class BrokerIntake:
             deadline = policy.boost.deadline  # type: ignore[assignment]  # checked to be seconds
         if options.cost != NO_OPTIONS.cost:
             self._check_cost(options.cost, policy, home.name)
-        loop = dispatcher.loop
-        assert loop is not None
         seq = self._intake.next_seq()
         key = options.id or dispatcher.directory.id_of(seq)
         handle: SharedHandle[Any] = SharedHandle(
@@ -144,7 +170,7 @@ class BrokerIntake:
             raise InvalidCommand(f"{name!r} has {len(body)} bytes; the broker takes at most {self._broker.max_body}")
         part = None if policy.partitions is None else self._part_of(policy, home.name, name, options.partition_key)
         command = NewCommand(key, home.name, body, options.delay, deadline, options.cost, options.key, part)
-        return _Entry(command, handle, loop.create_future())
+        return _Entry(command, handle, call)
 
     def _check_cost(self, cost: float, policy: LaneConfig, lane: str) -> None:
         most = min((self._most, *(limit.most for limit in policy.rate_limits)))
@@ -157,9 +183,9 @@ class BrokerIntake:
         part = policy.partitions.assign(command_type, key, turn)
         return None if part is None else str(part)
 
-    def _push(self, entry: _Entry) -> None:
-        self._new.append(entry)
-        self._dispatcher.idle.unsettled += 1
+    def _push(self, entries: list[_Entry]) -> None:
+        self._new += entries
+        self._dispatcher.idle.unsettled += len(entries)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
@@ -218,17 +244,14 @@ class BrokerIntake:
         return LaneFullError(lane, self._policies[lane].max_pending or 0)
 
     def _admit(self, entry: _Entry) -> None:
-        if not entry.admitted.done():
-            entry.admitted.set_result(entry.handle)
+        entry.call.keep(entry.handle)
         self._dispatcher.idle.settled()
 
     def _refuse(self, entry: _Entry, error: Exception, reason: str) -> None:
         handle = entry.handle
         self._intake.reject(handle.lane, handle._work, reason)
         discard(handle._work)
-        if not entry.admitted.done():
-            entry.admitted.set_exception(error)
-            entry.admitted.exception()  # who asked may be gone
+        entry.call.refuse(error)
         self._dispatcher.idle.settled()
 
     # --- what the broker tells ----------------------------------------------------------------------------------
@@ -236,7 +259,7 @@ class BrokerIntake:
     def on_room(self, lane: str) -> None:
         """A full lane has room: those that wait for it are handed over again, in their order."""
         waiting = self._waiting.pop(lane, [])
-        kept = [entry for entry in waiting if not entry.admitted.cancelled()]
+        kept = [entry for entry in waiting if not entry.call.answer.cancelled()]
         self._dispatcher.idle.settled(len(waiting) - len(kept))
         if kept:
             self._new[:0] = kept

@@ -146,7 +146,7 @@ class Membership:
 
     def policy(self, lane: Lane) -> LaneConfig:
         """The policies of a lane, as the broker applies them."""
-        return self.policies[lane.name]
+        return self.policies.get(lane.name, lane.config)  # it may be gone: other threads ask, too
 
     def forget_lane(self, name: str) -> None:
         """A lane is gone from this process: the broker forgets it, too, unless others have commands in it."""
@@ -256,7 +256,7 @@ class Membership:
 
     def on_facts(self, facts: Sequence[Fact]) -> None:
         """The broker did something on its own account."""
-        tell(self._bus, facts)
+        tell(self._bus, facts, self._clock.now())
 
     def on_state(self, health: BrokerHealth) -> None:
         """The link is broken or works again, or this member begins or ends to lead."""

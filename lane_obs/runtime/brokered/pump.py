@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
+from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Pump:
         self._closed = False
         self._context = contextvars.Context()
         journal.on_news = self.kick
+        self._seconds = dispatcher.bus.histograms["broker_turn_seconds"] = Histogram(QUICK_BOUNDS)
 
     def open(self, *, claims: bool) -> None:
         """Begins."""
@@ -111,6 +113,7 @@ class Pump:
     async def _turn(self, ends: list[End], told: list[CommandHandle[Any]], progress: list[Progress], want: int) -> None:
         if want:
             self._hungry = False  # whatever is told from now on counts
+        began = self._clock.now()
         try:
             turn = await self._broker.turn(ends, want, progress)
         except BrokerError as error:
@@ -119,6 +122,7 @@ class Pump:
             self._closed = True
             self.claims = False
             return
+        self._seconds.observe(self._clock.now() - began)
         if want and len(turn.claimed) == want:
             self._hungry = True
         if turn.stale:

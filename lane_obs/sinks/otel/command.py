@@ -40,7 +40,9 @@ class CommandTrace(msgspec.Struct, gc=False):
     ended: tuple[CommandSpan, dict[str, Any], int, int, str] | None = None
     link: Link | None = None
     has_submit: bool = True
-    """Whether there is a submit span at all: a command of an earlier process may have none."""
+    """Whether there is a submit span at all: a command of another process may have none."""
+    is_old: bool = False
+    """Whether an earlier process took the command, so that its attempts are traces of their own."""
 
     def links(self, previous: SpanContext | None) -> tuple[Link, ...]:
         """Links to the submit and to the attempt before."""

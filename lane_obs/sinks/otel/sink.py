@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanContext, SpanKind
 
 from lane_obs.config import to_choice, to_seconds
 from lane_obs.errors import ConfigError
-from lane_obs.events import TraceIds
+from lane_obs.events import NO_WAIT, TraceIds
 from lane_obs.sinks.otel.command import CommandTrace
 from lane_obs.sinks.otel.ending import Endings
 from lane_obs.sinks.otel.export import SpanPipeline
@@ -166,16 +166,26 @@ class OtelSink:
         current = trace.get_current_span().get_span_context()
         if not current.is_valid:
             return None
-        return f"00-{current.trace_id:032x}-{current.span_id:016x}-{current.trace_flags:02x}"
+        return TraceIds(current.trace_id, current.span_id, current.trace_flags.sampled).traceparent
 
     def at_recover(self, recovered: tuple[Any, str | None]) -> None:
         """Gives a command that an earlier process took the link to where it came from; its attempts are new traces."""
         command, traceparent = recovered
-        context = _context_of(traceparent)
-        known = context is not None
-        if context is None:
+        command.span = self._from_afar(TraceIds.read(traceparent), is_old=True)
+
+    def at_claim(self, claimed: tuple[Any, str | None]) -> None:
+        """Gives a command that came from a broker the submit span that it has in the process that submitted it."""
+        command, traceparent = claimed
+        command.trace = ids = TraceIds.read(traceparent)
+        command.span = self._from_afar(ids, is_old=False)
+
+    def _from_afar(self, ids: TraceIds | None, *, is_old: bool) -> CommandTrace:
+        if ids is None:  # nobody traced the submit
             context = SpanContext(self._trace_id(), self._span_id(), True, UNSAMPLED)  # noqa: FBT003
-        command.span = CommandTrace(context, None, None, False, has_submit=known)  # noqa: FBT003
+        else:
+            context = SpanContext(ids.trace_id, ids.span_id, True, SAMPLED if ids.sampled else UNSAMPLED)  # noqa: FBT003
+        has_submit = ids is not None
+        return CommandTrace(context, None, None, False, has_submit=has_submit, is_old=is_old)  # noqa: FBT003
 
     def at_reject(self, refusal: tuple[str, str, str]) -> None:
         """Makes a submit span, with an error, of a submit that is refused."""
@@ -205,11 +215,11 @@ class OtelSink:
         otel_context.attach(trace.set_span_in_context(span))  # ends with the attempt's own context
 
     def _is_child(self, command: Any, kept: CommandTrace) -> bool:
-        if kept.context.is_remote:  # it is old, and maybe of a process that is gone
+        if kept.is_old or not kept.has_submit:
             return False
         if self._parent is not Parent.AUTO:
             return self._parent is Parent.PARENT
-        if command.attempt > 1 or command._options.delay:  # noqa: SLF001 - the queue's own record
+        if command.attempt > 1 or command._options.delay or (command.waited or NO_WAIT).delay:  # noqa: SLF001 - the queue's own record
             return False
         if command.started_at - command.submitted_at > self._link_after:
             return False
@@ -265,16 +275,6 @@ class OtelSink:
         """Exports what is left, where the provider is the sink's own; a provider of the user's is left as it is."""
         if self._pipeline is not None:
             self._pipeline.close(self._close_timeout)
-
-
-def _context_of(traceparent: str | None) -> SpanContext | None:
-    """What a W3C traceparent names; `None` of none, or of one that is none."""
-    parts = (traceparent or "").split("-")
-    try:
-        context = SpanContext(int(parts[1], 16), int(parts[2], 16), True, SAMPLED)  # noqa: FBT003
-    except (IndexError, ValueError):
-        return None
-    return context if context.is_valid else None
 
 
 def _choose(

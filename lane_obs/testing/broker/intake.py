@@ -60,10 +60,12 @@ async def many_are_taken_in_order(trial: Trial) -> None:
 
 async def keys_are_of_live_commands(trial: Trial) -> None:
     """A live command with the key is known, waiting or running; once it has ended the key is free."""
-    member, other = await trial.member(), await trial.member()
+    lanes = {"a": LaneConfig(1, 9), "b": LaneConfig(1, 9)}
+    member, other = await trial.member(lanes), await trial.member(lanes)
     await member.submit(new("c1", key="k"))
     known = [Receipt(Answer.KNOWN, "c1")]
     equal(await other.broker.submit([new("c2", key="k")]), known, "a key of a command that waits")
+    equal(await other.broker.submit([new("c2", "b", key="k")]), known, "a key of a command that waits in another lane")
     (first,) = await other.claim(9)
     equal(await member.broker.submit([new("c3", key="k")]), known, "a key of a command that runs")
     await other.claim(0, done(first, "backoff", delay=50.0))

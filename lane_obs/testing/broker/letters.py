@@ -65,6 +65,7 @@ async def letters_run_again(trial: Trial) -> None:
         await member.claim(0, done(claimed, "failed", letter=b"no"))
     equal(await other.broker.requeue(["c2", "unknown", "c1"]), ["c2", "c1"], "requeue()")
     equal(await other.broker.requeue(["c2"]), [], "requeue() of what is a letter no more")
+    equal(await other.broker.letters(), [], "letters after all were requeued")
     again = sorted(await member.claim_all(2), key=lambda one: one.id)
     found = [(one.id, one.body, one.attempt, one.deaths, one.deadline) for one in again]
     equal(found, [("c1", b"c1", 1, 0, None), ("c2", b"c2", 1, 0, None)], "what was requeued")

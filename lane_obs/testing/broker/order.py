@@ -72,6 +72,7 @@ async def a_back_off_keeps_the_place(trial: Trial) -> None:
     claimed = await member.claim(3)
     equal([one.id for one in claimed], ["c1", "c2", "c3"], "claims")
     equal([one.attempt for one in claimed], [2, 1, 1], "attempts")
+    assert first.ran == claimed[1].ran == 0.0 <= claimed[0].ran, "seconds that earlier attempts ran"
     assert 0.04 < claimed[0].backed_off <= claimed[0].age, f"backed_off is {claimed[0].backed_off}"
 
 

@@ -102,9 +102,11 @@ async def one_member_leads(trial: Trial) -> None:
     await trial.until(is_known, "the member that leads knows how the queue is")
     others = [member for member in members if member is not leader]
     equal([member.broker.leading_stats() for member in others], [None, None], "leading_stats() of the others")
+    await trial.until(lambda: any(state.leads for state in leader.ear.states), "a member is told that it leads")
     await leader.close()
     await trial.until(lambda: [member for member in leading() if member is not leader], "another member leads")
-    equal(len(leading()), 1, "members that lead")
+    (second,) = leading()
+    await trial.until(lambda: any(state.leads for state in second.ear.states), "another member is told that it leads")
 
 
 async def members_are_shown(trial: Trial) -> None:
@@ -133,7 +135,19 @@ async def a_closed_member_does_nothing(trial: Trial) -> None:
     equal(await other.claim_ids(9), ["c1"], "claims")
 
 
+async def an_idle_member_stays_idle(trial: Trial) -> None:
+    """A turn that wants nothing, such as one that only hands in ends, leaves an idle member idle."""
+    member, other = await trial.member(), await trial.member(work=False)
+    await other.put("a", "c1")
+    claimed = await member.claim(2)
+    await member.claim(0, *(done(one) for one in claimed))
+    await member.claim(0)
+    await other.put("a", "c2")
+    await _woken(trial, member, ["c2"], "after a turn that wanted none")
+
+
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
-    an_idle_member_is_told_of_work, an_idle_member_is_told_of_a_slot, an_idle_member_takes_over, one_member_leads,
+    an_idle_member_is_told_of_work, an_idle_member_is_told_of_a_slot, an_idle_member_takes_over,
+    an_idle_member_stays_idle, one_member_leads,
     members_are_shown, a_closed_member_does_nothing,
 )  # fmt: skip

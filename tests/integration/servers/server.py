@@ -132,8 +132,14 @@ class Server(Service):
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def wait_for(self, check: Callable[[], bool], what: str) -> None:
-        """Waits until the check holds."""
-        poll(lambda: check() or None, SECONDS, lambda: f"{what}; the server wrote:\n{self.text[-2000:]}")
+        """Waits until the check holds. One that fails to reach the server does not: a Sentinel cuts what it demotes."""
+
+        def holds() -> bool | None:
+            with contextlib.suppress(OSError):
+                return check() or None
+            return None
+
+        poll(holds, SECONDS, lambda: f"{what}; the server wrote:\n{self.text[-2000:]}")
 
     def wait_for_link(self) -> None:
         """Waits until this replica has its master's data and follows it."""

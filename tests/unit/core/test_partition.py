@@ -11,6 +11,7 @@ from lane_obs import LaneConfig, State
 from lane_obs.core.boosted import BoostedQueue
 from lane_obs.core.engine import Engine
 from lane_obs.core.fair import FairQueue
+from lane_obs.core.line import Line
 from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
 from lane_obs.core.record import Record
@@ -36,16 +37,19 @@ def start(queue: PartitionedQueue) -> Record:
     return taken
 
 
-def end(queue: PartitionedQueue, victim: Record) -> None:
+def end(queue: PartitionedQueue, victim: Record) -> list[int]:
+    """Ends a command; gives the numbers of those that are lined up by that."""
     inside, victim.state = victim.state is State.READY, State.SUCCEEDED
     if inside:
         queue.forget(victim)
-    else:
-        queue.ended(victim)
+        return seqs(queue.take_lined_up())
+    moved = queue.ended(victim)
+    return [] if moved is None else [moved.seq]
 
 
-def back_off(victim: Record) -> None:
+def back_off(queue: PartitionedQueue, victim: Record) -> None:
     victim.state = State.BACKOFF
+    queue.back_off(victim)
 
 
 def come_in(queue: PartitionedQueue, item: Record) -> None:
@@ -71,11 +75,10 @@ def test_one_command_of_each_partition_is_lined_up_and_the_next_when_that_has_en
     first, second = start(queue), start(queue)
     assert seqs([first, second]) == [1, 2]
     assert (queue.peek(), queue.held) == (None, 4)
-    end(queue, second)
+    assert end(queue, second) == [4]
     assert (head(queue), queue.held) == (4, 3)
-    end(queue, first)
+    assert end(queue, first) == [3]
     assert (head(queue), queue.held) == (3, 2)
-    assert seqs(queue.take_lined_up()) == [4, 3]
     assert queue.take_lined_up() == []
 
 
@@ -95,7 +98,7 @@ def test_a_partition_whose_id_is_false_is_a_partition() -> None:
 def test_a_command_that_backs_off_keeps_its_partition() -> None:
     queue = make(record(1, "a"), record(2, "a"), record(3, "b"))
     first = start(queue)
-    back_off(first)
+    back_off(queue, first)
     assert start(queue).seq == 3
     assert (queue.peek(), queue.held) == (None, 1)
     come_in(queue, first)
@@ -108,7 +111,7 @@ def test_a_command_that_backs_off_keeps_its_partition() -> None:
 def test_one_that_ends_while_it_backs_off_gives_its_partition_up() -> None:
     queue = make(record(1, "a"), record(2, "a"))
     first = start(queue)
-    back_off(first)
+    back_off(queue, first)
     end(queue, first)
     assert (head(queue), queue.held) == (2, 0)
 
@@ -116,7 +119,7 @@ def test_one_that_ends_while_it_backs_off_gives_its_partition_up() -> None:
 def test_a_retry_that_is_lined_up_is_not_passed_by_a_lower_number() -> None:
     queue = make(record(5, "a"))
     first = start(queue)
-    back_off(first)
+    back_off(queue, first)
     come_in(queue, first)
     come_in(queue, record(2, "a"))
     assert (head(queue), queue.held) == (5, 1)
@@ -140,9 +143,9 @@ def test_the_end_of_a_command_that_never_had_its_partition_changes_nothing() -> 
 def test_when_the_lined_up_one_is_cancelled_the_next_takes_its_place() -> None:
     first, second = record(1, "a"), record(2, "a")
     queue = make(first, second)
-    end(queue, first)
+    assert end(queue, first) == [2]
     assert (head(queue), queue.held) == (2, 0)
-    assert queue.take_lined_up() == [second]
+    assert queue.take_lined_up() == []
     end(queue, second)
     assert (queue.peek(), dict(queue.parts)) == (None, {})
 
@@ -180,8 +183,7 @@ def test_a_delayed_command_with_a_lower_number_goes_first(order: type[Any]) -> N
     assert queue.peek() is None  # 5 is there, but held
     came = []
     for seq in (3, 4, 5):
-        end(queue, next(part.head for part in queue.parts.values() if part.head.part == "a"))
-        came += seqs(queue.take_lined_up())
+        came += end(queue, getattr(queue.parts["a"], "head", queue.parts["a"]))
         if seq < 5:
             assert start(queue).seq == seq + 1
     assert came == [4, 5]
@@ -235,7 +237,7 @@ def test_the_partitions_tell_what_waits_and_whether_one_runs() -> None:
     queue = make(record(1, "a"), record(2, "a"), record(3, "b"), record(4), record(5, "c"))
     assert list(queue.list_parts()) == [("a", 2, False), ("b", 1, False), ("c", 1, False)]
     first, _ = start(queue), start(queue)
-    back_off(first)
+    back_off(queue, first)
     assert list(queue.list_parts()) == [("a", 1, False), ("b", 0, True), ("c", 1, False)]
     assert not queue.is_held(record(9))
 
@@ -387,8 +389,7 @@ def test_one_that_backed_off_before_has_its_partition_again(order: Any) -> None:
     assert queue.peek() is None
     come_in(queue, back)
     assert (start(queue), queue.held) == (back, 2)
-    end(queue, back)
-    assert seqs(queue.take_lined_up()) == [2]
+    assert end(queue, back) == [2]
     assert start(queue).seq == 2
 
 
@@ -411,9 +412,11 @@ def test_it_takes_no_partition_from_one_that_runs_or_backs_off(order: Any) -> No
     queue.claim(back)
     come_in(queue, back)
     assert (queue.held, queue.peek()) == (1, None)
-    back_off(first)
+    back_off(queue, first)
     queue.claim(claimer(4, "a"))
-    assert queue.parts["a"].head is first
+    part = queue.parts["a"]
+    assert isinstance(part, Line)
+    assert part.head is first
     end(queue, first)
     assert start(queue) is back
 

@@ -101,11 +101,11 @@ def test_a_member_shows_its_link_and_only_the_one_that_leads_shows_the_whole_que
 def test_the_link() -> None:
     broker = KnownBroker()
     watched = Watched(broker)
-    assert watched.of(catalogue.BROKER_DOWN) == watched.of(catalogue.BROKER_FAILURES) == {"": 0}
-    assert watched.of(catalogue.BROKER_LEADS) == {"": 0}
-    assert watched.of(catalogue.WORKER_INFO) == {}
-    broker.now = BrokerHealth(ready=False, error="refused", failures=3, leads=True)
+    of_link = (catalogue.BROKER_DOWN, catalogue.BROKER_FAILURES, catalogue.BROKER_LEADS, catalogue.WORKER_INFO)
+    assert [watched.of(metric) for metric in of_link] == [{}] * 4  # it has not joined yet
     watched.queue.bus.worker = "one:1:1"
+    assert [watched.of(metric) for metric in of_link] == [{"": 0}, {"": 0}, {"": 0}, {"one:1:1": 1}]
+    broker.now = BrokerHealth(ready=False, error="refused", failures=3, leads=True)
     assert watched.of(catalogue.BROKER_DOWN) == {"": 1}
     assert watched.of(catalogue.BROKER_FAILURES) == {"": 3}
     assert watched.of(catalogue.BROKER_LEADS) == {"": 1}

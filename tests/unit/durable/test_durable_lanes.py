@@ -55,6 +55,13 @@ async def hang() -> None:
     await asyncio.Event().wait()
 
 
+@command("durable.doubled")
+def doubled(number: int) -> int:
+    if number < 0:
+        raise ValueError("negative")
+    return 2 * number
+
+
 @command("durable.order")
 @dataclasses.dataclass
 class Order(Command[str]):
@@ -113,6 +120,32 @@ async def test_each_attempt_and_each_back_off_is_written_down(clock: VirtualCloc
         (letter,) = await storage.load_dead_letters()
         assert (letter.id, letter.error_type, letter.error, letter.attempts) == (handle.id, "ValueError", "x", 2)
         assert "raise ValueError(text)" in (letter.traceback or "")
+
+
+async def test_sync_functions_are_stored_too_and_run_again(clock: VirtualClock) -> None:
+    storage = Kept()
+    manager = QueueManager(LANES, storage=storage, clock=clock)
+    await manager.start()
+    manager.pause("a")
+    handle = await manager.submit("a", doubled, 21)
+    (row,) = storage.stored()
+    assert (row.command_type, msgspec.json.decode(row.payload)) == ("durable.doubled", [21])
+    await killed(manager)
+    again, _ = await restarted(storage, clock)
+    found = again.get(handle.id)
+    assert found is not None
+    assert await found == 42
+    await again.stop()
+
+
+async def test_the_dead_letter_of_a_sync_function_keeps_its_arguments(clock: VirtualClock) -> None:
+    storage = Kept()
+    async with QueueManager(LANES, storage=storage, clock=clock) as manager:
+        handle = await manager.submit("a", doubled, -1)
+        with pytest.raises(ValueError, match="negative"):
+            await handle
+        (letter,) = await storage.load_dead_letters()
+        assert msgspec.json.decode(letter.payload) == [-1]
 
 
 async def test_objects_of_registered_classes_are_stored_too(clock: VirtualClock) -> None:

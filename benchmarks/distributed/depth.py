@@ -1,0 +1,94 @@
+"""What a turn costs the server, by how much waits and in how many lanes: `RedisBroker` alone."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.distributed.jobs import CONCURRENCY, QUEUE
+from benchmarks.distributed.server import Server
+from benchmarks.workload import LOOPS, on_loop
+from lane_obs import LaneConfig
+from lane_obs.distributed import RedisBroker
+from lane_obs.distributed.record import End, NewCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.view import BrokerHealth
+
+_BATCH: Final = 1_000
+_STRETCH: Final = 20
+"""Turns between two refills, which are not measured."""
+_LEVELS: Final = 6
+_BODY: Final = b'{"name": "bench.count", "args": [{"user": 12345, "kind": "mail"}], "trace": null}'
+
+
+class _Deaf:
+    """A listener that does nothing."""
+
+    def on_work(self) -> None: ...
+    def on_results(self, results: Sequence[Result]) -> None: ...
+    def on_progress(self, progress: Progress) -> None: ...
+    def on_cancel(self, ids: Sequence[str]) -> None: ...
+    def on_room(self, lane: str) -> None: ...
+    def on_lost(self, ids: Sequence[str]) -> None: ...
+    def on_facts(self, facts: Sequence[Fact]) -> None: ...
+    def on_state(self, health: BrokerHealth) -> None: ...
+
+
+class Depth:
+    """A queue in which as much waits all the time.
+
+    Args:
+        server: where it is.
+        waiting: how many commands wait.
+        lanes: how many lanes they are spread over evenly, with six priorities among them.
+    """
+
+    def __init__(self, server: Server, waiting: int, lanes: int) -> None:
+        self._server = server
+        self._waiting = waiting
+        self._names = [f"lane-{number}" for number in range(lanes)]
+        self._numbers = itertools.count()
+        self._broker = RedisBroker(server.url, queue=QUEUE, concurrency=CONCURRENCY)
+        self._ends: list[End] = []
+
+    async def spend(self, turns: int) -> float:
+        """Seconds of the server's processor time for one turn, in which 32 commands end and 32 are claimed."""
+        lanes = {name: LaneConfig(0, CONCURRENCY, priority=number % _LEVELS) for number, name in enumerate(self._names)}
+        await self._broker.open(lanes, None, (), letters=1, work=True, listener=_Deaf())
+        try:
+            await self._fill(self._waiting)
+            await self._turns(1)
+            return sum([await self._stretch() for _ in range(turns // _STRETCH)]) / (turns // _STRETCH * _STRETCH)
+        finally:
+            await self._broker.close()
+
+    async def _stretch(self) -> float:
+        await self._fill(_STRETCH * CONCURRENCY)
+        before = self._server.use()
+        await self._turns(_STRETCH)
+        return self._server.use().since(before).cpu
+
+    async def _turns(self, count: int) -> None:
+        for _ in range(count):
+            turn = await self._broker.turn(self._ends, CONCURRENCY)
+            self._ends = [End(claimed.id, claimed.token, "succeeded", b"1") for claimed in turn.claimed]
+            if turn.stale or len(turn.claimed) < CONCURRENCY:
+                raise RuntimeError(f"{len(turn.claimed)} claimed, {len(turn.stale)} ends refused")
+
+    async def _fill(self, count: int) -> None:
+        for first in range(0, count, _BATCH):
+            numbers = [next(self._numbers) for _ in range(first, min(first + _BATCH, count))]
+            names = self._names
+            await self._broker.submit(
+                [NewCommand(f"bench-{number}", names[number % len(names)], _BODY) for number in numbers]
+            )
+
+
+def spend(waiting: int, lanes: int, turns: int) -> float:
+    """Seconds of a new server's processor time for one turn."""
+    with Server() as server:
+        return on_loop(LOOPS[0], Depth(server, waiting, lanes).spend, turns)

@@ -6,6 +6,7 @@ worker was about to tell of its end, both of which lie within the time for which
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, NamedTuple
@@ -124,7 +125,7 @@ def spans(history: History, faults: Sequence[Fault]) -> list[tuple[float, float,
     """From when to when the broker counts attempts as running for sure; of a lost lease only until what cost it."""
     found = []
     for life in history.lives.values():
-        for attempt, successor in zip(life.attempts, [*life.attempts[1:], None], strict=True):
+        for attempt, successor in itertools.zip_longest(life.attempts, life.attempts[1:]):
             until = math.inf if attempt.told_at is None else attempt.told_at
             if successor is not None and not is_retried(attempt):
                 causes = _causes(attempt, successor.claimed_at, faults)
@@ -203,7 +204,7 @@ def _parts(history: History) -> None:
             by_part[life.part].append(life)
     for part, lives in by_part.items():
         lives.sort(key=lambda life: life.attempts[0].token)
-        for one, other in zip(lives, lives[1:], strict=False):
+        for one, other in itertools.pairwise(lives):
             told_at = one.attempts[-1].told_at
             assert told_at is not None, one
             assert other.attempts[0].claimed_at >= told_at, f"two at once of {part}: {one} and {other}"
@@ -220,7 +221,7 @@ def _keys(history: History) -> None:
             by_key[life.key].append(life)
     for key, lives in by_key.items():
         lives.sort(key=lambda life: life.attempts[0].token)
-        for one, other in zip(lives, lives[1:], strict=False):
+        for one, other in itertools.pairwise(lives):
             lived_until = one.attempts[-1].claimed_at
             assert not (one.acked < other.asked and other.acked < lived_until), f"{key}: {one} and {other}"
     for asked, _, key, given in history.shared:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 _nursery = multiprocessing.get_context("forkserver")
 _nursery.set_forkserver_preload(["tests.integration.faults.program"])
-PATIENCE = 60.0
-LEASE = 1.0
+PATIENCE = 25.0
+LEASE = 2.0
 TTL = 30.0
 
 
@@ -49,7 +49,7 @@ class Process:
     @property
     def text(self) -> str:
         """What it wrote to its standard error."""
-        return self._errors.read_text(errors="replace")[-4000:] if self._errors.exists() else ""
+        return self._errors.read_text(errors="replace")[-12000:] if self._errors.exists() else ""
 
     @property
     def lives(self) -> bool:
@@ -63,6 +63,8 @@ class Process:
         self._process.join(seconds)
         code = self._process.exitcode
         if code is None:
+            self.signal(signal.SIGUSR2)  # it writes down what it waits for
+            self._process.join(1)
             self.reap()
         assert code is not None, f"{self.who} did not end within {seconds} s: {self.text}"
         return code

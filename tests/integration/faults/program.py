@@ -6,9 +6,11 @@ It notes `up` once it takes part. A worker ends in order on SIGTERM, a producer 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import random
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ from tests.integration.faults.ledger import Ledger
 from tests.integration.faults.rules import KEYS, MOST, PARTS, RETRY_SECONDS, RULES, Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from lane_obs.distributed.record import End, Progress, Turn
     from lane_obs.events import LaneEvent
@@ -256,7 +258,20 @@ async def run_single(order: dict[str, Any]) -> None:
         ledger.note("done")
 
 
-ROLES = {
+def show_tasks() -> None:
+    """Writes down what everything waits for."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=6, file=sys.stderr)
+    faulthandler.dump_traceback(sys.stderr)
+    sys.stderr.flush()
+
+
+async def take_part(order: dict[str, Any]) -> None:
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, show_tasks)
+    await ROLES[order["role"]](order)
+
+
+ROLES: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {
     "worker": run_worker,
     "producer": lambda order: Producer(order).run(),
     "heir": run_heir,
@@ -271,4 +286,4 @@ def main(order: dict[str, Any]) -> None:
     os.dup2(errors, 2)
     ledger = Ledger(order["ledger"], order["who"])
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        runner.run(ROLES[order["role"]](order))
+        runner.run(take_part(order))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEED = int(os.environ.get("LANE_OBS_FAULT_SEED", "0")) or secrets.randbelow(1_000_000)
 ROUNDS = int(os.environ.get("LANE_OBS_FAULT_ROUNDS", "3"))
-COUNT = 150 * ROUNDS
+COUNT = 90 * ROUNDS
 """So many commands each producer submits: they last longer than the harm does."""
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import math
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -95,11 +93,10 @@ class History:
         self.returns: list[Line] = []
         self.ended: set[str] = set()
         """Processes that came to their own end."""
-        self._tellings: dict[tuple[str, str], list[tuple[float, str]]] = defaultdict(list)
         self._by_number: dict[tuple[str, int, str], Attempt] = {}
         self._refused: list[Line] = []
         for line in lines:
-            getattr(self, f"_{line['what']}", lambda _: None)(line)
+            getattr(self, f"_on_{line['what']}", lambda _: None)(line)
         for line in self._refused:
             attempt = self._by_number.get((line["command_id"], line["attempt"], line["who"]))
             if attempt is not None:
@@ -116,16 +113,16 @@ class History:
         found = [attempt for life in self.lives.values() for attempt in life.attempts]
         return sorted(found, key=lambda attempt: attempt.token)
 
-    def _ask(self, line: Line) -> None:
+    def _on_ask(self, line: Line) -> None:
         life = self.life(line["id"])
         life.asked = min(life.asked, line["at"])
         life.who, life.lane, life.key, life.part = line["who"], line["lane"], line["key"], line["part"]
         life.delay = line["delay"]
 
-    def _refused_submit(self, line: Line) -> None:
+    def _on_refused(self, line: Line) -> None:
         self.life(line["id"]).refusals += 1
 
-    def _ack(self, line: Line) -> None:
+    def _on_ack(self, line: Line) -> None:
         if line["id"] == line["name"]:
             life = self.life(line["id"])
             life.acked = min(life.acked, line["at"])
@@ -133,14 +130,14 @@ class History:
             asked = self.lives.pop(line["name"]).asked
             self.shared.append((asked, line["at"], line["key"], line["id"]))
 
-    def _result(self, line: Line) -> None:
+    def _on_result(self, line: Line) -> None:
         life = self.life(line["id"])
         if line["error"]:
             life.errors.append(line["error"])
         else:
             life.results.append((line["at"], line["value"][0]))
 
-    def _claim(self, line: Line) -> None:
+    def _on_claim(self, line: Line) -> None:
         attempt = Attempt(
             line["id"], line["lane"], line["who"], line["attempt"], line["token"], line["asked"], line["at"],
             line["age"],
@@ -148,41 +145,36 @@ class History:
         self.life(line["id"]).attempts.append(attempt)
         self._by_number[line["id"], line["attempt"], line["who"]] = attempt
 
-    def _start(self, line: Line) -> None:
+    def _on_start(self, line: Line) -> None:
         attempt = self._by_number[line["id"], line["attempt"], line["who"]]
         assert attempt.started_at is None, f"one attempt started twice: {line}"
         attempt.started_at = line["at"]
 
-    def _end(self, line: Line) -> None:
+    def _on_end(self, line: Line) -> None:
         attempt = self._by_number[line["id"], line["attempt"], line["who"]]
         attempt.ended_at, attempt.error = line["at"], line["error"]
 
-    def _told(self, line: Line) -> None:
+    def _on_told(self, line: Line) -> None:
         for key, state in zip(line["ids"], line["states"], strict=True):
             mine = [attempt for attempt in self.life(key).attempts if attempt.who == line["who"]]
             if mine and mine[-1].told_at is None:
                 mine[-1].told_at, mine[-1].state = line["at"], state
 
-    def _stale(self, line: Line) -> None:
+    def _on_stale(self, line: Line) -> None:
         self._refused.append(line)
 
-    def _returned(self, line: Line) -> None:
+    def _on_returned(self, line: Line) -> None:
         self.returns.append(line)
 
-    def _done(self, line: Line) -> None:
+    def _on_done(self, line: Line) -> None:
         self.ended.add(line["who"])
 
-    def _fault(self, line: Line) -> None:
+    def _on_fault(self, line: Line) -> None:
         self.faults.append(Fault(line["kind"], line["whom"], line["at"]))
 
-    def _mend(self, line: Line) -> None:
+    def _on_mend(self, line: Line) -> None:
         for fault in reversed(self.faults):
             if fault.kind == line["kind"] and fault.whom == line["whom"]:
                 fault.until = line["at"]
                 return
         raise AssertionError(f"mended, never done: {line}")
-
-
-def latest_before(times: list[float], when: float) -> int:
-    """How many of these sorted times are before one."""
-    return bisect.bisect_left(times, when)

@@ -6,13 +6,19 @@ local is_again, stale, left_idle, over = false, {}, false, 0
 -- The same turn once more, since its answer was lost: its ends are in, and what it claimed is handed out again.
 local function answer_again(record)
   local last = munpack(record)
-  local held_ids = call('SMEMBERS', k_held)
-  for i = 1, #held_ids do
-    local c = Q.to_command(held_ids[i], call('HGET', k_heads, held_ids[i]))
+  local ids, again = call('SMEMBERS', k_held), {}
+  for i = 1, #ids do
+    local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
     if c.token > last.token and c.token <= last.token + last.count then
-      Q.add_row(c)
-      Q.bodies[#Q.bodies + 1] = call('HGET', k_bodies, c.id)
+      again[#again + 1] = c
     end
+  end
+  table.sort(again, function(one, other)
+    return one.token < other.token
+  end)
+  for i = 1, #again do
+    Q.add_row(again[i])
+    Q.bodies[i] = call('HGET', k_bodies, again[i].id)
   end
   return last.stale, last.facts, last.fact_bodies
 end

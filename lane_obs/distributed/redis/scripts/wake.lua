@@ -5,7 +5,7 @@ function Q.wake(n)
     if #one == 0 then
       return
     end
-    if Q.send(one[1], { 'w' }, '') > 0 or request.cluster then
+    if Q.send(one[1], { 'w' }, '') > 0 then
       n = n - one[2]
     end
   end
@@ -22,7 +22,7 @@ function Q.wake_keeper(at)
     Q.wake(1)
   elseif at < Q.known then
     call('ZREM', k_idle, Q.keeper)
-    if Q.send(Q.keeper, { 'w' }, '') == 0 and not request.cluster then
+    if Q.send(Q.keeper, { 'w' }, '') == 0 then
       Q.wake(1)
     end
   end

@@ -28,7 +28,7 @@ class BoostedQueue:
     A level changes inside only together with a call of `changed`. Commands are put in in the order of their `since`.
     """
 
-    __slots__ = ("_fresh", "_fresh_level", "_ghosts", "_heap", "_inside", "_pushes")
+    __slots__ = ("_fresh", "_ghosts", "_inside", "_pushes", "fresh_level", "raised")
 
     def __init__(self) -> None:
         self._inside: dict[Record, None] = {}
@@ -36,9 +36,9 @@ class BoostedQueue:
         self._ghosts = 0
         """Commands inside that have ended."""
         self._fresh: deque[Record] = deque()
-        self._fresh_level = 0
+        self.fresh_level = 0
         # The third item settles ties: a command that ended here and was requeued stands inside twice.
-        self._heap: list[tuple[int, int, int, Record]] = []
+        self.raised: list[tuple[int, int, int, Record]] = []
         self._pushes = 0
 
     def add(self, record: Record) -> None:
@@ -46,8 +46,8 @@ class BoostedQueue:
         self._inside[record] = None
         fresh = self._fresh
         if not fresh:
-            self._fresh_level = record.level
-        if record.level == self._fresh_level:
+            self.fresh_level = record.level
+        if record.level == self.fresh_level:
             fresh.append(record)
         else:
             self._push(record)
@@ -64,21 +64,23 @@ class BoostedQueue:
 
     def _push(self, record: Record) -> None:
         self._pushes += 1
-        heappush(self._heap, (record.level, record.seq, self._pushes, record))
+        heappush(self.raised, (record.level, record.seq, self._pushes, record))
 
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
-        heap, fresh, inside = self._heap, self._fresh, self._inside
+        heap, fresh, inside = self.raised, self._fresh, self._inside
         # Nearly always nothing is boosted, and the first new command is next: seen here, it takes half the time. Its
         # level is that of all then, as another one would stand in the heap.
-        record = None if heap else fresh[0]
-        if record is None or record.state is not _READY or record not in inside:
+        record = None if heap or self._ghosts else fresh[0]
+        if record is not None and record in inside:
+            fresh.popleft()
+        else:
             record = self.peek()
             assert record is not None
-        if heap and heap[0][3] is record:
-            heappop(heap)
-        else:
-            fresh.popleft()
+            if heap and heap[0][3] is record:
+                heappop(heap)
+            else:
+                fresh.popleft()
         del inside[record]
         if len(fresh) + len(heap) > 2 * (len(inside) - self._ghosts):  # seldom, and asked here it saves the call
             self._compact()
@@ -92,19 +94,19 @@ class BoostedQueue:
     def _compact(self) -> None:
         """Lets go of places that count for nothing, once they are more than half."""
         live = len(self._inside) - self._ghosts
-        if len(self._fresh) + len(self._heap) <= 2 * live + _COMPACT_FLOOR:
+        if len(self._fresh) + len(self.raised) <= 2 * live + _COMPACT_FLOOR:
             return
         inside = [record for record in self._inside if record.state is _READY]
-        level = self._fresh_level
+        level = self.fresh_level
         self._inside = dict.fromkeys(inside)  # whole: another thread may be reading the old one
         self._ghosts = 0
         self._fresh = deque(sorted((record for record in inside if record.level == level), key=_by_seq))
-        self._heap = [(record.level, record.seq, 0, record) for record in inside if record.level != level]
-        heapify(self._heap)
+        self.raised = [(record.level, record.seq, 0, record) for record in inside if record.level != level]
+        heapify(self.raised)
 
     def peek(self) -> Record | None:
         """The next command, left inside; `None` when there is none."""
-        fresh, heap, inside, level = self._fresh, self._heap, self._inside, self._fresh_level
+        fresh, heap, inside, level = self._fresh, self.raised, self._inside, self.fresh_level
         while fresh:
             first = fresh[0]
             if first.state is _READY and first.level == level and first in inside:

@@ -10,6 +10,7 @@ from lane_obs.core.boosted import BoostedQueue
 from lane_obs.core.fair import FairQueue
 from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
+from lane_obs.core.rises import Rises
 from lane_obs.core.state import FINAL, PENDING, State
 from lane_obs.core.wait import Access, Contention, LaneMeter, between, part_between
 from lane_obs.events import BLOCKS
@@ -41,6 +42,7 @@ class Lane:
         "_waits_since",
         "_waits_with",
         "alarm",
+        "boosted",
         "config",
         "counts",
         "gate",
@@ -61,18 +63,28 @@ class Lane:
         "paused",
         "priority",
         "ready",
+        "rises",
         "running",
         "served",
         "throttled",
         "turn",
     )
 
+    gate: Gate | None
+    """The rate limit that holds its head back."""
+    gate_head: Record | None
+    """The command that it holds back."""
+    gate_turn: Turn | None
+    """Its place among those that wait there."""
+
     def __init__(self, name: str, config: LaneConfig, contention: Contention, now: float) -> None:
         self.name = name
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.ready: Ready = _order_of(config)
-        # The same, in a lane with partitions.
+        # The same, in a lane with partitions, and in one that has none and boosts.
         self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
+        self.boosted = self.ready if isinstance(self.ready, BoostedQueue) else None
+        self.rises = None if config.boost is None or config.boost.is_ageing else Rises(self, config.boost)
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
         self._blocked, self._waits_since = [0.0] * len(BLOCKS), 0.0
@@ -83,12 +95,7 @@ class Lane:
         """Its rate limits."""
         self.most = math.inf
         """What a command may cost: more is never there at once."""
-        self.gate: Gate | None = None
-        """The one that holds its head back."""
-        self.gate_head: Record | None = None
-        """The command that it holds back."""
-        self.gate_turn: Turn | None = None
-        """Its place among those that wait there."""
+        self.gate = self.gate_head = self.gate_turn = None
         self.paused = self.throttled = False
         """Throttled: whether a rate limit has held it back since it last had no ready work."""
         self.alarm: Entry | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lane_obs.core import timer
 from lane_obs.core.gate import INSTANT
 from lane_obs.core.ready import ReadyQueue
+from lane_obs.core.rises import WAITS
 from lane_obs.core.state import State
 from lane_obs.core.wait import Access, between
 from lane_obs.events import WaitByCause
@@ -79,7 +80,8 @@ class Order:
         parted, boost, is_only = lane.parted, lane.config.boost, lane.counts[_READY] == 1
         if boost is not None:
             record.level = lane.config.priority
-            self.level(record, now)
+            if lane.rises is not None:  # else by age: once it is its lane's head
+                lane.rises.add(record, now, self._timers)
         if returning:
             lane.ready.put_back(record)
             self._gates.recheck(lane, now)  # it may be the head
@@ -107,10 +109,25 @@ class Order:
         elif kind is timer.AGE:
             about.alarm = None
             self.look_at(about, now)
+        elif kind is timer.RISE:
+            self._rise(about, now)
         else:
             about.timer = None
             self.boost(about, now)
         self._schedule.settle(now)
+
+    def _rise(self, lane: Lane, now: float) -> None:
+        """The first rise of one of a lane's commands is due, and maybe of others."""
+        rises, boost, priority = lane.rises, lane.config.boost, lane.config.priority
+        assert rises is not None
+        assert boost is not None
+        while (record := rises.first()) is not None:
+            level, changes_at = boost.level(priority, now + INSTANT - record.submitted_at, record.deadline)
+            if level == record.level:
+                rises.wait_until(record.submitted_at + changes_at, self._timers)
+                return
+            record.timer = None
+            self.boost(record, now)
 
     def relevel(self, lane: Lane, now: float) -> None:
         """Works the levels of a lane's ready commands out anew: its priority has changed."""
@@ -131,13 +148,23 @@ class Order:
 
     def forget_timer(self, record: Record) -> None:
         """Its level changes no more: it has started, or ended while it was ready."""
-        self._timers.forget(record)
+        rises, own = record.home.rises, record.timer
+        if rises is not None and (own is None or own is WAITS):
+            rises.leave(record, self._timers)
+        else:
+            self._timers.forget(record)
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
         lane: Lane = record.home
-        if record.timer is not None:  # seldom, and asked here it saves two calls
+        if record.timer is WAITS:  # nearly always, and asked here it saves a call
+            assert lane.rises is not None
+            lane.rises.leave(record, self._timers)
+        elif record.timer is not None:
             self.forget_timer(record)
+        boosted = lane.boosted
+        if boosted is not None and not boosted.raised and boosted.fresh_level == lane.priority == lane.config.priority:
+            return  # nothing has risen, by far the most frequent
         if lane.config.boost is not None and self._may_rise(lane, record, now):
             self.look_at(lane, now)
         elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:

@@ -380,7 +380,7 @@ async def test_another_priority_of_the_lane_counts_for_what_waits_in_it(clock: V
     assert levels == [(5, 4), (5, 3), (5, 2), (4, 0)]
 
 
-async def test_timers_are_one_for_each_command_with_a_deadline_and_one_for_a_lane_that_ages(
+async def test_timers_are_one_for_a_lane_and_one_for_each_command_whose_deadline_is_before_anothers(
     clock: VirtualClock,
 ) -> None:
     lanes = {
@@ -391,7 +391,10 @@ async def test_timers_are_one_for_each_command_with_a_deadline_and_one_for_a_lan
         for name in lanes:
             manager.pause(name)
             await manager.submit_many(name, [(noop,)] * 100)
-        assert len(manager._engine.timers) == 101
+        assert len(manager._engine.timers) == 2
+        for deadline in (30.0, 20.0, 50.0):
+            await manager.submit("steps", noop, deadline=deadline)
+        assert len(manager._engine.timers) == 4
         assert clock.pending == 1
         for name in lanes:
             manager.resume(name)

@@ -10,7 +10,6 @@ from lane_obs.core.boosted import BoostedQueue
 from lane_obs.core.fair import FairQueue
 from lane_obs.core.partition import PartitionedQueue
 from lane_obs.core.ready import ReadyQueue
-from lane_obs.core.rises import Rises
 from lane_obs.core.state import FINAL, PENDING, State
 from lane_obs.core.wait import Access, Contention, LaneMeter, between, part_between
 from lane_obs.events import BLOCKS
@@ -63,7 +62,6 @@ class Lane:
         "paused",
         "priority",
         "ready",
-        "rises",
         "running",
         "served",
         "throttled",
@@ -84,7 +82,6 @@ class Lane:
         # The same, in a lane with partitions, and in one that has none and boosts.
         self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
         self.boosted = self.ready if isinstance(self.ready, BoostedQueue) else None
-        self.rises = None if config.boost is None or config.boost.is_ageing else Rises(self, config.boost)
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
         self._blocked, self._waits_since = [0.0] * len(BLOCKS), 0.0

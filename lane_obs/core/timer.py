@@ -25,7 +25,7 @@ BOOST: Final = "boost"
 GATE: Final = "gate"
 """A rate limit lets the next command through. About a `Gate`, not a command."""
 RISE: Final = "rise"
-"""The first of a lane's new commands that have no timer of their own for that rises. About a `Lane`, not a command."""
+"""The first rise of new commands, which come in order where all have one deadline. About a `Lane`, not a command."""
 AGE: Final = "age"
 """The priority of a lane's head rises. About a `Lane`, not a command."""
 

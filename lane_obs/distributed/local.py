@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from lane_obs.clock import SystemClock
 from lane_obs.config import check_name, to_count, to_seconds
+from lane_obs.distributed.memory.ledger import Ledger
 from lane_obs.distributed.memory.policies import check_policies
 from lane_obs.distributed.memory.queue import SharedQueue
 from lane_obs.distributed.memory.seat import Seat
 from lane_obs.distributed.memory.stats import stats_of
-from lane_obs.distributed.record import Result
+from lane_obs.distributed.record import Answer, Result
 from lane_obs.distributed.view import BrokerHealth
-from lane_obs.errors import BrokerUnavailable
+from lane_obs.errors import BrokerRefused, BrokerUnavailable, StorageError
+from lane_obs.storage import adapt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from lane_obs.distributed.port import Listener
     from lane_obs.distributed.record import End, NewCommand, Progress, Receipt, Turn
     from lane_obs.distributed.view import BrokerStats, Found, Letter
+    from lane_obs.storage import AnyStorage
 
 _UNKNOWN = "unknown"
 
@@ -41,6 +44,8 @@ class LocalBroker:
         max_body: the largest body of a command, in bytes.
         max_result: the largest result, in bytes.
         clock: all its time; `None` for real time. Give the members the clock of their queue managers.
+        storage: keeps commands and dead letters, so that a queue made anew over it has them again; `None` for memory
+            alone. The first member that opens opens it, the last one that closes closes it.
 
     Raises:
         ConfigError: a value that is not allowed.
@@ -56,6 +61,7 @@ class LocalBroker:
         max_body: int = 1 << 20,
         max_result: int = 1 << 20,
         clock: Clock | None = None,
+        storage: AnyStorage | None = None,
     ) -> None:
         check_name("queue", queue)
         self.queue = queue
@@ -64,7 +70,9 @@ class LocalBroker:
         self.max_body = to_count("max_body", max_body, minimum=1)
         self.max_result = to_count("max_result", max_result, minimum=1)
         ttl = to_seconds("result_ttl", result_ttl)
-        self._shared = SharedQueue(clock or SystemClock(), to_seconds("lease", lease), ttl)
+        clock = clock or SystemClock()
+        ledger = Ledger(None if storage is None else adapt(storage, clock=clock), clock)
+        self._shared = SharedQueue(clock, to_seconds("lease", lease), ttl, ledger)
         self._seat: Seat | None = None
         self._stale = self._lost = 0
 
@@ -102,6 +110,7 @@ class LocalBroker:
         Raises:
             ConfigError: the lanes do not fit together with those that other members have named.
             WrongLoop: the other members are on another event loop.
+            StorageError: the storage cannot be opened or read.
         """
         shared, loop = self._shared, asyncio.get_running_loop()
         if lanes:  # without any, everything stays as it is
@@ -109,6 +118,7 @@ class LocalBroker:
         shared.bind(loop)
         if self._seat is not None:
             await self.close()
+        await self._read()
         shared.joined += 1
         self.member = f"{socket.gethostname()}:{os.getpid()}:{shared.joined}"
         now = shared.clock.now()
@@ -117,6 +127,18 @@ class LocalBroker:
             self.member, listener, self.health, loop, now, works=work, looks=looks, concurrency=self.concurrency
         )
         shared.join(self._seat, lanes, max_concurrency, rate_limits, letters)
+
+    async def _read(self) -> None:
+        """Makes the storage ready, where there is one, and reads what is in it."""
+        life, ledger = self._shared.life, self._shared.life.ledger
+        if ledger.storage is None:
+            return
+        async with ledger.opening:
+            if self._shared.seats:
+                return
+            await ledger.storage.open()
+            for buried in await ledger.read():
+                life.letters.add(buried)
 
     async def declare(self, lanes: Mapping[str, LaneConfig]) -> None:
         """Names lanes, or gives them other policies; see `Broker.declare`.
@@ -135,8 +157,12 @@ class LocalBroker:
         seat, self._seat = self._seat, None
         if seat is not None:
             self._shared.leave(seat)
+            self.member = ""
             self._stale += seat.stale
             self._lost += seat.lost
+            storage = self._shared.life.ledger.storage
+            if storage is not None and not self._shared.seats:
+                await storage.close()
 
     def stop_beat(self) -> None:
         """Renews this member's lease no more, as if its process were stopped; for tests.
@@ -157,8 +183,20 @@ class LocalBroker:
     # --- commands -----------------------------------------------------------------------------------------------
 
     async def submit(self, commands: Sequence[NewCommand]) -> list[Receipt]:
-        """Takes commands in; see `Broker.submit`."""
-        return self._shared.submit(self._open(), commands)
+        """Takes commands in; see `Broker.submit`.
+
+        Raises:
+            BrokerRefused: they could not be stored.
+        """
+        receipts = self._shared.submit(self._open(), commands)
+        saved = self._shared.life.ledger.saved
+        if saved is not None:
+            try:
+                await asyncio.shield(saved)
+            except StorageError as error:
+                self._shared.refuse(receipt.id for receipt in receipts if receipt.answer == Answer.ACCEPTED)
+                raise BrokerRefused(str(error)) from error
+        return receipts
 
     async def turn(self, ends: Sequence[End], want: int, progress: Sequence[Progress] = ()) -> Turn:
         """Hands in ends and progress, then claims up to `want` commands; see `Broker.turn`."""
@@ -225,14 +263,16 @@ class LocalBroker:
         """Makes dead letters commands again; see `Broker.requeue`."""
         seat = self._open()
         now = self._shared.begin()
-        requeued = [letter_id for letter_id in ids if self._shared.life.requeue(letter_id, now)]
+        requeued = [letter_id for letter_id in ids if self._shared.life.requeue(letter_id, self.member, now)]
         self._shared.finish(seat)
         return requeued
 
     async def remove_letters(self, ids: Sequence[str] | None = None) -> int:
         """Forgets dead letters; see `Broker.remove_letters`."""
         self._open()
-        return self._shared.life.letters.remove(ids)
+        removed = self._shared.life.remove_letters(ids)
+        self._shared.life.ledger.flush()
+        return removed
 
     # --- how it is ----------------------------------------------------------------------------------------------
 
@@ -241,8 +281,10 @@ class LocalBroker:
         seat = self._seat
         if seat is None:
             return BrokerHealth(ready=False, error="the broker is not open", stale=self._stale, lost=self._lost)
-        stale, lost = self._stale + seat.stale, self._lost + seat.lost
-        return BrokerHealth(ready=True, stale=stale, lost=lost, leads=self._shared.leader() is seat)
+        stale, lost, leads = self._stale + seat.stale, self._lost + seat.lost, self._shared.leader() is seat
+        storage = self._shared.life.ledger.storage
+        error = None if storage is None else storage.health().error
+        return BrokerHealth(ready=not error, error=str(error or ""), stale=stale, lost=lost, leads=leads)
 
     def leading_stats(self) -> BrokerStats | None:
         """How the queue is, for the member that exports what is about all of it; see `Broker.leading_stats`."""

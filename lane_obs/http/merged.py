@@ -18,6 +18,7 @@ from prometheus_client.utils import floatToGoString
 
 from lane_obs.http.fetch import fetch
 from lane_obs.http.text import OPENMETRICS, Family, Series, read_families
+from lane_obs.metrics.catalogue import CLUSTER
 from lane_obs.metrics.supervised import PROCESS, WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _MOST_THREADS: Final = 32
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
+# A broker's totals are the same whoever tells of them: they do not begin at zero in a process, and go with it.
+_OF_ALL: Final = frozenset(metric.name.removesuffix("_total") for metric in CLUSTER)
 _text: Callable[[float], str] = floatToGoString
 _logger = logging.getLogger("lane_obs.http")
 
@@ -148,7 +151,7 @@ class _Place:
             self._carry()
             self._run = run
         self._live = families
-        self._last = [family for family in families if family.type in _GROWING]
+        self._last = [family for family in families if family.type in _GROWING and family.name not in _OF_ALL]
 
     def end(self, run: int, families: list[Family]) -> None:
         """Takes what a process said last."""

@@ -48,7 +48,7 @@ class Model:
 
     def __init__(self) -> None:
         self.live: dict[str, Plain] = {}
-        self.dead: dict[str, tuple[Plain, str]] = {}
+        self.dead: dict[str, tuple[Plain, str, str]] = {}
         self.results: dict[str, str] = {}
         self.facts: Counter[tuple[str, str]] = Counter()
         self.ended: Counter[str] = Counter()
@@ -95,13 +95,13 @@ class Model:
             self.end_alone(oldest[0], "failed", "dropped")
         return True
 
-    def requeue(self, id: str) -> bool:
+    def requeue(self, id: str, giver: int) -> bool:
         """Whether the dead letter is a command again."""
         if id not in self.dead or id in self.live:
             return False
-        dead, _ = self.dead.pop(id)
+        dead, _, _ = self.dead.pop(id)
         used = any(one.key == dead.key for one in self.live.values())
-        self._take(id, dead.lane, dead.giver, None if used else dead.key, dead.part, dead.cost, "ready")
+        self._take(id, dead.lane, giver, None if used else dead.key, dead.part, dead.cost, "ready")
         return True
 
     # --- through ------------------------------------------------------------------------------------------------
@@ -209,4 +209,4 @@ class Model:
         self.ended[state] += 1
         if cause is not None:
             self.dead.pop(one.id, None)
-            self.dead[one.id] = one, cause
+            self.dead[one.id] = one, state, cause

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from lane_obs.config import OnCrash, OnExpiry, Overflow
+from lane_obs.config import OnCrash, OnExpiry
 from lane_obs.core import timer
 from lane_obs.core.engine import Engine
 from lane_obs.core.gate import INSTANT
 from lane_obs.core.state import State
 from lane_obs.core.timer import Timers
 from lane_obs.distributed.memory.kept import Kept
-from lane_obs.distributed.memory.letters import Letters
+from lane_obs.distributed.memory.letters import Buried, Letters
 from lane_obs.distributed.memory.results import Results
 from lane_obs.distributed.record import Claimed, End, Fact, FactKind, NewCommand, Result
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lane_obs.clock import Clock
     from lane_obs.core.lane import Lane
+    from lane_obs.distributed.memory.ledger import Ledger
     from lane_obs.distributed.memory.seat import Seat
+    from lane_obs.storage import StoredCommand
 
 _READY, _RUNNING = State.READY, State.RUNNING
 _FIRST_RETURN: Final = 0.05
@@ -33,6 +37,7 @@ class Life:
     Args:
         clock: all its time.
         result_ttl: for how many seconds results are kept.
+        ledger: is told of what is to be stored.
 
     Attributes:
         live: commands that have not ended, by id.
@@ -40,8 +45,9 @@ class Life:
         has_changed: whether something may start now that could not before.
     """
 
-    def __init__(self, clock: Clock, result_ttl: float) -> None:
+    def __init__(self, clock: Clock, result_ttl: float, ledger: Ledger) -> None:
         self._clock = clock
+        self.ledger = ledger
         self.engine = Engine({}, None, clock.now())
         self.live: dict[str, Kept] = {}
         self._keys: dict[str, Kept] = {}
@@ -59,23 +65,13 @@ class Life:
         """The live command with this idempotency key; `None` for none."""
         return None if key is None else self._keys.get(key)
 
-    def make_room(self, home: Lane, now: float) -> bool:
-        """Tells whether a lane has room for one more, and makes it where the lane drops its oldest."""
-        bound = home.config.max_pending
-        while bound is not None and home.pending >= bound:
-            oldest = home.oldest() if home.config.overflow is Overflow.DROP_OLDEST else None
-            if oldest is None:
-                return False
-            assert isinstance(oldest, Kept)
-            self._end_alone(oldest, State.FAILED, FactKind.DROPPED, now)
-        return True
-
     def take_in(self, new: NewCommand, home: Lane, giver: str, now: float) -> None:
         """Takes in a new command."""
         self._seq += 1
         record = Kept.made(new, self._seq, home, now, giver)
         self.results.forget(new.id)
         self._admit(record, now, new.delay)
+        self.ledger.save(record)
 
     def _admit(self, record: Kept, now: float, delay: float) -> None:
         self.live[record.id] = record
@@ -85,20 +81,46 @@ class Life:
         if delay > 0:
             record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
         if record.expires_after is not None and record.home.config.on_expiry is OnExpiry.EXPIRE:
-            record.deadline_timer = self.deadlines.set(now + record.expires_after, timer.DEADLINE, record)
+            record.deadline_timer = self.deadlines.set(
+                record.submitted_at + record.expires_after, timer.DEADLINE, record
+            )
         self.has_changed = True
 
-    def requeue(self, letter_id: str, now: float) -> bool:
+    def requeue(self, letter_id: str, giver: str, now: float) -> bool:
         """Makes a dead letter a command again; not if a live one has its id, or its lane is gone."""
         dead = self.letters.get(letter_id)
-        home = None if dead is None else self.engine.lanes.get(dead.home.name)
+        home = None if dead is None else self.engine.lanes.get(dead.letter.lane)
         if dead is None or home is None or letter_id in self.live:
             return False
-        self.letters.remove([letter_id])
+        self.remove_letters([letter_id])
         key = None if dead.key in self._keys else dead.key
-        again = NewCommand(letter_id, home.name, dead.body, cost=dead.cost, key=key, part=dead.part)
-        self.take_in(again, home, dead.giver, now)
+        again = NewCommand(letter_id, home.name, dead.letter.body, cost=dead.cost, key=key, part=dead.part)
+        self.take_in(again, home, giver, now)
         return True
+
+    def bring_back(self, stored: StoredCommand, now: float) -> None:
+        """Takes in a command of an earlier process, whose lane is there; one that ran then has lost its lease."""
+        home = self.engine.lanes[stored.lane]
+        submitted = self.ledger.since(stored.submitted_at)
+        left = None if stored.deadline is None else stored.deadline - stored.submitted_at
+        new = NewCommand(
+            stored.id, stored.lane, stored.payload, deadline=left, cost=stored.options.get("cost", 1.0),
+            key=stored.key, part=stored.options.get("part"),
+        )  # fmt: skip
+        record = Kept.made(new, stored.seq, home, submitted, "")
+        record.attempt, record.deaths = stored.attempt, stored.deaths
+        self._seq = max(self._seq, stored.seq)
+        if stored.state != _RUNNING:
+            due = 0.0 if stored.not_before is None else self.ledger.since(stored.not_before)
+            self._admit(record, now, max(due - now, 0.0))
+            return
+        record.deaths += 1
+        if self._is_deadly(record):
+            self._admit(record, now, 0.0)
+            self._end_alone(record, State.FAILED, FactKind.POISONED, now)
+        else:
+            self._admit(record, now, _after(record.deaths))
+            self._note_return(record, now, "")
 
     # --- through ------------------------------------------------------------------------------------------------
 
@@ -128,6 +150,7 @@ class Life:
             record.holder = seat
             seat.held[record.id] = record
             claimed.append(record.claimed(now))
+            self.ledger.update(record)
         return claimed
 
     def held(self, seat: Seat, command_id: str, token: int) -> Kept | None:
@@ -146,6 +169,7 @@ class Life:
         elif end.state == _READY:
             if self.give_back(record, now):
                 record.attempt -= 1
+                self.ledger.update(record)
         else:
             self._finish(record, State(end.state), now)
             self._forget(record, now, end.result, end.letter)
@@ -166,27 +190,38 @@ class Life:
     def _back_off(self, record: Kept, delay: float, now: float) -> None:
         if self._let_go(record, now):
             record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
+            self.ledger.update(record)
 
     def give_back(self, record: Kept, now: float) -> bool:
         """Makes a running command ready again, that attempt counted; tells whether it is."""
         if not self._let_go(record, now):
             return False
         self.engine.make_ready(record, now)
+        self.ledger.update(record)
         return True
 
     def lose(self, record: Kept, now: float) -> None:
         """The lease on a running command is lost."""
-        member, config = record.holder.id, record.home.config
+        member = record.holder.id
         record.deaths += 1
         if record.is_cancelled:
             self._end_alone(record, State.CANCELLED, FactKind.CANCELLED, now)
-        elif config.on_crash is OnCrash.DEAD_LETTER or record.deaths >= config.max_crashes:
+        elif self._is_deadly(record):
             self._end_alone(record, State.FAILED, FactKind.POISONED, now, member)
         elif self._let_go(record, now):
-            self.returned += 1
-            delay = min(_FIRST_RETURN * 2.0 ** min(record.deaths - 1, 20), _LAST_RETURN)
-            record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
-            self._tell(FactKind.RETURNED, record, now, member)
+            record.timer = self.engine.timers.set(now + _after(record.deaths), timer.DUE, record)
+            self._note_return(record, now, member)
+
+    @staticmethod
+    def _is_deadly(record: Kept) -> bool:
+        """Whether a command has seen one death too many."""
+        config = record.home.config
+        return config.on_crash is OnCrash.DEAD_LETTER or record.deaths >= config.max_crashes
+
+    def _note_return(self, record: Kept, now: float, member: str) -> None:
+        self.returned += 1
+        self._tell(FactKind.RETURNED, record, now, member)
+        self.ledger.update(record)
 
     def cancel(self, record: Kept, now: float) -> bool:
         """Cancels a command; tells whether it has ended. One that runs is left to whoever runs it."""
@@ -196,6 +231,10 @@ class Life:
             return False
         self._end_alone(record, State.CANCELLED, FactKind.CANCELLED, now)
         return True
+
+    def drop(self, record: Kept, now: float) -> None:
+        """Ends a ready command that makes room."""
+        self._end_alone(record, State.FAILED, FactKind.DROPPED, now)
 
     def _end_alone(self, record: Kept, state: State, kind: FactKind, now: float, member: str = "") -> None:
         """Ends a command on the queue's own account."""
@@ -227,15 +266,32 @@ class Life:
             self.deadlines.cancel(record.deadline_timer)
             record.deadline_timer = None
         self.results.put(Result(record.id, str(record.state), data), now)
+        self.ledger.forget(record.id)
         if letter is not None:
-            self.letters.add(record, letter, cause, self._clock.wall())
+            buried = Buried.of(record, letter, cause, self._clock.wall())
+            self.letters.add(buried)
+            self.ledger.bury(buried)
             self.evict(now)
+
+    def remove_letters(self, ids: Sequence[str] | None) -> int:
+        """Forgets dead letters; see `Broker.remove_letters`."""
+        gone = self.letters.remove(ids)
+        self.ledger.dig_up(gone)
+        return len(gone)
 
     def evict(self, now: float) -> None:
         """Lets go of dead letters above the limit."""
-        for dead in self.letters.evict():
-            self._tell(FactKind.EVICTED, dead, now)
+        for buried in self.letters.evict():
+            letter = buried.letter
+            self.ledger.dig_up([letter.id])
+            age = now - buried.submitted_at
+            self.facts.append(Fact(FactKind.EVICTED, letter.lane, letter.id, letter.body, letter.attempt, age))
 
     def _tell(self, kind: FactKind, record: Kept, now: float, member: str = "") -> None:
         age = now - record.submitted_at
         self.facts.append(Fact(kind, record.home.name, record.id, record.body, record.attempt, age, member))
+
+
+def _after(deaths: int) -> float:
+    """Seconds before a command whose member died may start again."""
+    return min(_FIRST_RETURN * 2.0 ** min(deaths - 1, 20), _LAST_RETURN)

@@ -6,13 +6,13 @@ import contextvars
 import math
 from typing import TYPE_CHECKING
 
-from lane_obs.config import Overflow
 from lane_obs.core.gate import INSTANT
 from lane_obs.core.timer import Timers
+from lane_obs.distributed.memory.intake import Intake
 from lane_obs.distributed.memory.life import Life
 from lane_obs.distributed.memory.policies import check_policies, put_in_force
 from lane_obs.distributed.memory.rooms import Rooms
-from lane_obs.distributed.record import Answer, Fact, FactKind, Progress, Receipt, Turn
+from lane_obs.distributed.record import Fact, FactKind, Progress, Turn
 from lane_obs.errors import WrongLoop
 
 if TYPE_CHECKING:
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from lane_obs.clock import Clock, Timer
     from lane_obs.config import LaneConfig, RateLimit
-    from lane_obs.core.lane import Lane
+    from lane_obs.distributed.memory.ledger import Ledger
     from lane_obs.distributed.memory.seat import Seat
-    from lane_obs.distributed.record import End, NewCommand
+    from lane_obs.distributed.record import End, NewCommand, Receipt
 
 _LEASE = "lease"
 
@@ -35,21 +35,23 @@ class SharedQueue:
         clock: all its time.
         lease: for how many seconds a member that does not renew its lease keeps what it runs.
         result_ttl: for how many seconds results are kept.
+        ledger: keeps commands and dead letters, where there is a storage.
 
     Attributes:
         seats: the open members whose leases hold, by id, in the order in which they came.
         joined: how many members there have been.
     """
 
-    def __init__(self, clock: Clock, lease: float, result_ttl: float) -> None:
+    def __init__(self, clock: Clock, lease: float, result_ttl: float, ledger: Ledger) -> None:
         self.clock = clock
         self.lease = lease
-        self.life = Life(clock, result_ttl)
+        self.life = Life(clock, result_ttl, ledger)
         self.seats: dict[str, Seat] = {}
         self.joined = 0
         self._rate_limits: tuple[RateLimit, ...] = ()
         self._leases = Timers()
         self._rooms = Rooms()
+        self._intake = Intake(self.life, self._rooms)
         self._leading: Seat | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._armed: Timer | None = None
@@ -80,11 +82,10 @@ class SharedQueue:
         if lanes:
             limits = tuple(rate_limits)
             changed = None if limits == self._rate_limits else limits
-            put_in_force(self.life.engine, lanes, max_concurrency, changed, now)
+            self._put_in_force(lanes, max_concurrency, changed, now)
             self._rate_limits = limits
             self.life.letters.limit = letters
             self.life.evict(now)
-            self.life.has_changed = True
         self.seats[seat.id] = seat
         self.finish(seat)
 
@@ -93,9 +94,16 @@ class SharedQueue:
         engine = self.life.engine
         check_policies(engine, lanes, engine.max_concurrency, self._rate_limits)
         now = self.begin()
-        put_in_force(engine, lanes, engine.max_concurrency, None, now)
-        self.life.has_changed = True
+        self._put_in_force(lanes, engine.max_concurrency, None, now)
         self.finish(seat)
+
+    def _put_in_force(
+        self, lanes: Mapping[str, LaneConfig], most: int | None, limits: Sequence[RateLimit] | None, now: float
+    ) -> None:
+        put_in_force(self.life.engine, lanes, most, limits, now)
+        for stored in self.life.ledger.take(lanes):
+            self.life.bring_back(stored, now)
+        self.life.has_changed = True
 
     def forget_lane(self, seat: Seat, name: str) -> bool:
         """Forgets a lane; see `Broker.forget_lane`."""
@@ -162,6 +170,15 @@ class SharedQueue:
         if lost:
             seat.tell_lost([record.id for record in lost])
 
+    def refuse(self, ids: Iterable[str]) -> None:
+        """Takes new commands out that could not be stored; one that runs already is left to whoever runs it."""
+        now = self.begin()
+        for command_id in ids:
+            record = self.life.live.get(command_id)
+            if record is not None and record.holder is None:
+                self.life.cancel(record, now)
+        self.finish(None)
+
     def leader(self) -> Seat | None:
         """The member that tells what is about the whole queue; `None` when there is none."""
         live = (seat for seat in list(self.seats.values()) if seat.last_beat is None and not seat.looks)
@@ -187,6 +204,7 @@ class SharedQueue:
             self._leading = leader
         if life.facts and (teller := leader if seat is None or seat.looks else seat) is not None:
             teller.tell_facts(self.take_facts())
+        life.ledger.flush()
         self._rooms.tell(life.engine.lanes)
         if life.has_changed:
             life.has_changed = False
@@ -229,28 +247,10 @@ class SharedQueue:
         """Takes commands in; see `Broker.submit`."""
         lanes = [self.life.engine.lane(command.lane) for command in commands]
         now = self.begin()
-        receipts = [
-            Receipt(*self._place(seat, command, lane, now)) for command, lane in zip(commands, lanes, strict=True)
-        ]
+        place = self._intake.place
+        receipts = [place(seat, command, lane, now) for command, lane in zip(commands, lanes, strict=True)]
         self.finish(seat)
         return receipts
-
-    def _place(self, seat: Seat, new: NewCommand, lane: Lane, now: float) -> tuple[Answer, str]:
-        life = self.life
-        known = life.live.get(new.id)
-        if known is not None and known.giver == seat.id:
-            return Answer.ACCEPTED, new.id
-        same = life.same_key(new.key)
-        if same is not None:
-            return Answer.KNOWN, same.id
-        if known is not None:
-            return Answer.DUPLICATE, new.id
-        if not life.make_room(lane, now):
-            if lane.config.overflow is Overflow.WAIT:
-                self._rooms.wait(lane, seat)
-            return Answer.FULL, new.id
-        life.take_in(new, lane, seat.id, now)
-        return Answer.ACCEPTED, new.id
 
     def turn(self, seat: Seat, ends: Sequence[End], want: int, progress: Iterable[Progress]) -> Turn:
         """Takes ends and progress, and gives work; see `Broker.turn`."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from lane_obs.config.check import to_count, to_seconds
 from lane_obs.distributed.record import Answer, Receipt, Result, Turn
-from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_results, to_turn
+from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_facts, to_results, to_turn
 from lane_obs.distributed.redis.inbox import Inbox
 from lane_obs.distributed.redis.keys import Keys
 from lane_obs.distributed.redis.link import Link
@@ -119,13 +119,16 @@ class RedisBroker(Questions):
 
     async def close(self) -> None:
         """Leaves the queue; calling it again does nothing."""
-        await self._inbox.close()
+        listener = await self._inbox.close()
         self.member = ""
         more = bool(self._session.epoch) and self._inbox.is_registered
         with suppress(BrokerError):  # then the lease ends by itself
             while more:
                 answer = await self._session.ask_once("close", {"ttl": self._ttl}, wait=min(self._timeout, 2.0))
-                more = answer is not None and decode(answer[0])[0]
+                more, rows = decode(answer[0]) if answer is not None else (False, ())
+                if rows and listener is not None:
+                    await self._session.know(row[1] for row in rows)
+                    listener.on_facts(to_facts(rows, answer[1:], self._session.lanes))
         self._session.epoch = ""
         await self._link.close()
 

@@ -84,22 +84,22 @@ class Inbox:
             self._heartbeat = self._new_heartbeat()
             self._heartbeat.start()
 
-    async def close(self) -> None:
-        """Ends the heartbeat, and tells nothing any more."""
-        self._listener, self._error = None, "closed"
+    async def close(self) -> Listener | None:
+        """Ends the heartbeat, and tells nothing any more; gives whom the last facts of this member are for."""
+        listener, self._error = self._listener, "closed"
         self._set_alarm(None)
         heartbeat, self._heartbeat = self._heartbeat, None
         if self._joining is not None:
             self._joining.cancel()
-        if heartbeat is None:
-            return
-        loop = asyncio.get_running_loop()
-        ended = loop.create_future()
-        heartbeat.stop(lambda: loop.call_soon_threadsafe(ended.set_result, None))
-        await ended
-        heartbeat.join()
-        self._heartbeat = None
+        if heartbeat is not None:
+            loop = asyncio.get_running_loop()
+            ended = loop.create_future()
+            heartbeat.stop(lambda: loop.call_soon_threadsafe(ended.set_result, None))
+            await ended  # what its last beat has told comes before
+            heartbeat.join()
+        self._heartbeat = self._listener = None
         self._leads = False
+        return listener
 
     # --- what comes ---------------------------------------------------------------------------------------------
 

@@ -158,6 +158,27 @@ async def costs_count(trial: Trial) -> None:
     equal(await two.claim_ids(9), [], "starts while half a token is there")
 
 
+async def a_limit_is_for_the_head(trial: Trial) -> None:
+    """A lane that waits for tokens tries anew once another command, which costs less, goes first in it."""
+    lanes = {"a": LaneConfig(1, 9, rate_limit=RateLimit.per_second(_SLOW, burst=4)), "b": LaneConfig(1, 9, priority=9)}
+    member = await trial.member(lanes)
+    await member.submit(new("c1", cost=1.0), new("c2", cost=3.5), new("c3", cost=1.0), new("c4", cost=3.5))
+    await member.put("b", "b1", "b2", "b3", "b4")
+    (first,) = await member.claim(1)
+    equal(await member.claim_ids(1), ["b1"], "starts beside a lane that waits for tokens")
+    equal(await member.claim_ids(1, done(first, "ready")), ["c1"], "starts after a cheaper one was given back")
+    equal(await member.claim_ids(1), ["b2"], "starts beside a lane that waits for tokens")
+    await member.broker.cancel("c2")
+    equal(await member.claim_ids(2), ["c3", "b3"], "starts after the head was cancelled")
+    await member.broker.cancel("c4")
+    await member.submit(new("c5", cost=1.0))
+    equal(await member.claim_ids(1), ["c5"], "starts after all that waited was cancelled")
+    await member.submit(new("c6", cost=4.0), new("c7", cost=0.0))
+    equal(await member.claim_ids(1), ["b4"], "starts beside a lane that waits for tokens")
+    await member.broker.cancel("c6")
+    equal(await member.claim_ids(1), ["c7"], "starts of what costs nothing")
+
+
 async def policies_are_replaced(trial: Trial) -> None:
     """Whoever joins puts its policies in force; lanes that it does not name stay."""
     one = await trial.member({"a": LaneConfig(1, 1), "b": LaneConfig(0, 1, priority=5)}, 2)
@@ -219,6 +240,6 @@ async def a_look_changes_nothing(trial: Trial) -> None:
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     never_more_than_wanted, a_lane_has_a_maximum, the_queue_has_a_maximum, reservations_hold, a_bucket_limits,
-    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, policies_are_replaced, lanes_come_and_go,
+    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, a_limit_is_for_the_head, policies_are_replaced, lanes_come_and_go,
     a_look_changes_nothing,
 )  # fmt: skip

@@ -12,7 +12,6 @@ from lane_obs import MemorySink, VirtualClock
 from lane_obs.bus import Bus
 from lane_obs.config import RetryPolicy
 from lane_obs.worker import Slot
-from lane_obs.worker.app import find_app, make_manager
 from lane_obs.worker.channel import Channel, LastWords, Left, Line, Message, Ready, Refused
 from lane_obs.worker.event import WorkerDied
 from lane_obs.worker.slot import RESTARTS, STEADY_SECONDS
@@ -112,15 +111,3 @@ async def test_what_is_cut_off_or_no_message_ends_the_line() -> None:
         theirs.close()
         assert [message async for message in line.messages()] == []
         line.close()
-
-
-# --- app --------------------------------------------------------------------------------------------------------
-
-
-async def test_an_app_may_be_nested_or_made_by_anything_that_can_be_called() -> None:
-    assert find_app("os:path.join") is os.path.join
-    from lane_obs import ConfigError, QueueManager
-
-    assert isinstance(await make_manager("x:y", QueueManager), QueueManager)
-    with pytest.raises(ConfigError, match="it is a str"):
-        await make_manager("x:y", "text")

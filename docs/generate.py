@@ -46,8 +46,8 @@ _OVERVIEW = [
     "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
-    "CommandQueue", "Cluster", "SharedCommand", "SharedLetter", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",
-    "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
+    "CommandQueue", "Cluster", "SharedCommand", "SharedLetter", "QueueConfig", "QueueStats", "LaneStats", "Explanation",
+    "DrainReport", "WaitByCause", "Sink", "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
 ]  # fmt: skip
 # Methods that other parts of the library call.
 _INTERNAL = {

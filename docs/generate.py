@@ -20,6 +20,7 @@ from lane_obs import alerts, events, metrics
 from lane_obs.alerts.prometheus import TARGET_DOWN
 from lane_obs.core.state import FINAL, TRANSITIONS
 from lane_obs.demo.chapter import CHAPTERS
+from lane_obs.metrics.supervised import SUPERVISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -267,8 +268,16 @@ def _api() -> str:
 
 
 def _metrics() -> str:
+    return _metric_table(metrics.CATALOGUE)
+
+
+def _worker_metrics() -> str:
+    return _metric_table(SUPERVISED)
+
+
+def _metric_table(catalogue: Iterable[metrics.Metric]) -> str:
     rows = []
-    for metric in metrics.CATALOGUE:
+    for metric in catalogue:
         labels = [f"`{label}`" for label in metric.labels] + [f"(`{label}`)" for label in metric.opt_in]
         rows.append((f"`{metric.name}`", metric.kind, ", ".join(labels), metric.help))
     return table(["Metric", "Type", "Labels", "Meaning"], rows)
@@ -390,6 +399,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "measures": _measures,
     "metric-labels": _metric_labels,
     "metrics": _metrics,
+    "worker-metrics": _worker_metrics,
     "monitor-config": lambda: _fields(lane_obs.MonitorConfig),
     "overview": _overview,
     "priority-boost": lambda: _fields(lane_obs.PriorityBoost),

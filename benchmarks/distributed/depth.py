@@ -9,12 +9,14 @@ from benchmarks.distributed.jobs import CONCURRENCY, QUEUE
 from benchmarks.distributed.server import Server
 from benchmarks.workload import LOOPS, on_loop
 from lane_obs import LaneConfig
-from lane_obs.distributed import End, NewCommand, RedisBroker
+from lane_obs.distributed import RedisBroker
+from lane_obs.distributed.record import End, NewCommand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lane_obs.distributed import BrokerHealth, Fact, Progress, Result
+    from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.view import BrokerHealth
 
 _BATCH: Final = 1_000
 _STRETCH: Final = 20

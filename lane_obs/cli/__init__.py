@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lane_obs.cli import alerts, demo, dlq, inspect, repair, replay
+from lane_obs.cli import alerts, demo, dlq, inspect, repair, replay, stats, steer, worker
 
 app = typer.Typer(
     help="Lanes for commands: watch a queue at work, or replay recorded traffic through one.",
@@ -22,6 +22,11 @@ app.command("demo")(demo.demo_command)
 app.command("inspect")(inspect.inspect_command)
 app.command("repair")(repair.repair_command)
 app.command("replay")(replay.replay_command)
+app.command("stats")(stats.stats_command)
+app.command("pause")(steer.pause_command)
+app.command("resume")(steer.resume_command)
+app.command("cancel")(steer.cancel_command)
+app.command("worker")(worker.worker_command)
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so

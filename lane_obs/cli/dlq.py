@@ -1,15 +1,14 @@
-"""`lane-obs dlq`: the dead letters of a queue that does not run."""
+"""`lane-obs dlq`: the dead letters of a queue that does not run, or of one at a broker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
-from rich.box import SIMPLE
-from rich.table import Column, Table
 from rich.text import Text
 
+from lane_obs.cli.broker import Place, Queue, UrlOption, joined, to_place
 from lane_obs.cli.folder import (
     NOTHING,
     FolderOption,
@@ -17,27 +16,20 @@ from lane_obs.cli.folder import (
     Yes,
     complain,
     complaining,
-    count,
     is_sure,
-    iso,
-    now,
     opened,
     print_json,
     run,
-    shown,
-    shown_lines,
     stdout,
 )
-from lane_obs.cli.letters import Pick, Requeue, pick, purge, to_filter, which
+from lane_obs.cli.letter_text import count_letters, lines_of, plain, print_line, print_page
+from lane_obs.cli.letters import FolderLetters, Pick, to_filter, which
 from lane_obs.storage import LetterFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
-    from lane_obs.cli.screen import PipeConsole
-    from lane_obs.storage import LetterPage, StoredDeadLetter
-
-_ERROR_CHARS: Final = 80
+    from lane_obs.cli.letters import Letters
 
 _Lane = Annotated[str | None, typer.Option(help="Only those of this lane.")]
 _Type = Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only those of this command type.")]
@@ -49,22 +41,23 @@ _All = Annotated[bool, typer.Option("--all", help="All of them, or all that the 
 _Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of dead letters.")]
 
 app = typer.Typer(
-    help="Look at the dead letters of a stopped queue; run them again or forget them.", no_args_is_help=True
+    help="Look at dead letters in a stopped queue's folder or at a broker; run them again or forget them.",
+    no_args_is_help=True,
 )
 
 
 @app.command("list")
 def list_command(
     *,
-    folder: FolderOption,
+    folder: FolderOption = None,
+    url: UrlOption = None,
+    queue: Queue = "default",
     lane: _Lane = None,
     command_type: _Type = None,
     since: _Since = None,
     until: _Until = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 50,
-    after: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Go on there; the page before tells the number.")
-    ] = None,
+    after: Annotated[str | None, typer.Option(metavar="WHERE", help="Go on there, as the page before says.")] = None,
     json: Json = False,
 ) -> None:
     """List dead letters, oldest first.
@@ -73,15 +66,15 @@ def list_command(
     """
     console = stdout()
     with complaining():
-        meant = to_filter(lane, command_type, since, until)
+        place, meant = to_place(folder, url, queue), to_filter(lane, command_type, since, until)
 
     async def main() -> int:
-        async with opened(folder) as storage:
-            page = await storage.letters(**msgspec.structs.asdict(meant), limit=limit, after=after)
+        async with _letters_at(place) as letters:
+            page = await letters.page(meant, limit, after)
         if json:
-            print_json(console, {"letters": [_plain(letter) for letter in page.letters], "after": page.after})
+            print_json(console, {"letters": [plain(letter) for letter in page.letters], "after": page.after})
         else:
-            _print_page(console, page)
+            print_page(console, page)
         return 0 if page.letters else NOTHING
 
     run(console, main())
@@ -91,7 +84,9 @@ def list_command(
 def show_command(
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter.")],  # noqa: A002 - its name
     *,
-    folder: FolderOption,
+    folder: FolderOption = None,
+    url: UrlOption = None,
+    queue: Queue = "default",
     json: Json = False,
 ) -> None:
     """Print all of one dead letter.
@@ -99,17 +94,19 @@ def show_command(
     Exit code: 0 done, 1 there is none of this id, 2 bad input.
     """
     console = stdout()
+    with complaining():
+        place = to_place(folder, url, queue)
 
     async def main() -> int:
-        async with opened(folder) as storage:
-            letter = await storage.find_letter(id)
+        async with _letters_at(place) as letters:
+            letter = await letters.find(id)
         if letter is None:
             complain(f"there is no dead letter {id!r}")
             return NOTHING
         if json:
-            print_json(console, _plain(letter))
+            print_json(console, plain(letter))
         else:
-            for line in _lines(letter):
+            for line in lines_of(letter):
                 console.print(Text(line), soft_wrap=True)
         return 0
 
@@ -117,10 +114,12 @@ def show_command(
 
 
 @app.command("requeue")
-def requeue_command(
+def requeue_command(  # noqa: PLR0913 - typer makes the options of the arguments
     ids: _Ids = None,
     *,
-    folder: FolderOption,
+    folder: FolderOption = None,
+    url: UrlOption = None,
+    queue: Queue = "default",
     every: _All = False,
     lane: _Lane = None,
     command_type: _Type = None,
@@ -129,18 +128,20 @@ def requeue_command(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Store commands of dead letters again. They run at the next start of the queue, with their attempts at zero.
+    """Make commands of dead letters again, with their attempts at zero; in a folder they run at its queue's next start.
 
     Exit code: 0 done, 1 one or all of them are not there, or could not be requeued, or you said no; 2 bad input.
     """
     console = stdout()
     with complaining():
-        meant = which(ids, every, to_filter(lane, command_type, since, until))
+        place, meant = to_place(folder, url, queue), which(ids, every, to_filter(lane, command_type, since, until))
 
     async def main() -> int:
-        async with opened(folder, change=True) as storage:
-            found, job = await pick(storage, meant), Requeue(storage, now())
-            goes_on = _goes_on(found, meant, f"Requeue {_letters(len(found.letters))} of {folder}?", yes=yes)
+        async with _letters_at(place, change=True) as letters:
+            found, job = await letters.pick(meant), letters.requeue()
+            goes_on = _goes_on(
+                found, meant, f"Requeue {count_letters(len(found.letters))} of {letters.place}?", yes=yes
+            )
             try:
                 if goes_on:
                     await job.run(found)
@@ -149,7 +150,7 @@ def requeue_command(
                     refused = [{"id": id_, "reason": reason} for id_, reason in job.refused]
                     print_json(console, {"requeued": job.done, "missing": found.missing, "refused": refused})
                 elif goes_on:
-                    _print_line(console, f"requeued {_letters(job.done)}")
+                    print_line(console, f"requeued {count_letters(job.done)}")
         for id_, reason in job.refused:
             complain(f"{id_!r} stays: {reason}")
         return 0 if goes_on and not found.missing and not job.refused else NOTHING
@@ -158,10 +159,12 @@ def requeue_command(
 
 
 @app.command("purge")
-def purge_command(
+def purge_command(  # noqa: PLR0913 - likewise
     ids: _Ids = None,
     *,
-    folder: FolderOption,
+    folder: FolderOption = None,
+    url: UrlOption = None,
+    queue: Queue = "default",
     every: _All = False,
     lane: _Lane = None,
     command_type: _Type = None,
@@ -176,24 +179,35 @@ def purge_command(
     """
     console = stdout()
     with complaining():
-        meant = which(ids, every, to_filter(lane, command_type, since, until))
+        place, meant = to_place(folder, url, queue), which(ids, every, to_filter(lane, command_type, since, until))
 
     async def main() -> int:
-        async with opened(folder, change=True) as storage:
-            found = await pick(storage, meant)
-            goes_on = _goes_on(found, meant, f"Forget {_letters(len(found.letters))} of {folder}?", yes=yes)
-            if goes_on:
-                await purge(storage, found)
+        async with _letters_at(place, change=True) as letters:
+            found = await letters.pick(meant)
+            goes_on = _goes_on(found, meant, f"Forget {count_letters(len(found.letters))} of {letters.place}?", yes=yes)
+            purged = await letters.purge(found) if goes_on else 0
         if json:
-            print_json(console, {"purged": len(found.letters) if goes_on else 0, "missing": found.missing})
+            print_json(console, {"purged": purged, "missing": found.missing})
         elif goes_on:
-            _print_line(console, f"purged {_letters(len(found.letters))}")
+            print_line(console, f"purged {count_letters(purged)}")
         return 0 if goes_on and not found.missing else NOTHING
 
     run(console, main())
 
 
-# --- which ------------------------------------------------------------------------------------------------------
+# --- where and which -------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _letters_at(place: Place, *, change: bool = False) -> AsyncIterator[Letters]:
+    if place.folder is not None:
+        async with opened(place.folder, change=change) as storage:
+            yield FolderLetters(storage, place.folder)
+        return
+    from lane_obs.cli.broker_letters import BrokerLetters
+
+    async with joined(place.url, place.queue) as broker:
+        yield BrokerLetters(broker, place.queue)
 
 
 def _goes_on(found: Pick, meant: list[str] | LetterFilter, question: str, *, yes: bool) -> bool:
@@ -204,79 +218,3 @@ def _goes_on(found: Pick, meant: list[str] | LetterFilter, question: str, *, yes
             complain("there are no such dead letters")
         return False
     return is_sure(question, yes=yes or not isinstance(meant, LetterFilter))
-
-
-# --- what is shown ----------------------------------------------------------------------------------------------
-
-
-def _letters(number: int) -> str:
-    return count(number, "dead letter")
-
-
-def _print_line(console: PipeConsole, text: str) -> None:
-    console.print(text, markup=False, soft_wrap=True)
-
-
-def _print_page(console: PipeConsole, page: LetterPage) -> None:
-    if not page.letters:
-        complain("there are no such dead letters")
-        return
-    table = Table(Column("id", overflow="fold"), box=SIMPLE)
-    for heading in ("lane", "type", "reason"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("attempts", justify="right")
-    table.add_column("failed at", no_wrap=True)
-    table.add_column("error", overflow="fold")
-    for letter in page.letters:
-        cells = (letter.id, letter.lane, letter.command_type, letter.reason.replace("_", " "), str(letter.attempts))
-        table.add_row(*(Text(shown(cell)) for cell in (*cells, iso(letter.failed_at) or "", _error(letter))))
-    console.print(table)
-    if page.after is not None:
-        console.print(f"more: --after {page.after}", markup=False)
-
-
-def _error(letter: StoredDeadLetter) -> str:
-    text = f"{letter.error_type}: {letter.error}"
-    return text if len(text) <= _ERROR_CHARS else f"{text[: _ERROR_CHARS - 1]}…"
-
-
-def _plain(letter: StoredDeadLetter) -> dict[str, Any]:
-    """A letter for JSON, with its payload as the JSON that it is; one that is none as base64."""
-    fields = msgspec.structs.asdict(letter)
-    fields["failed_at"], fields["submitted_at"] = (
-        iso(fields[name], exact=True) for name in ("failed_at", "submitted_at")
-    )
-    try:
-        msgspec.json.decode(letter.payload)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        fields["payload"], fields["payload_base64"] = None, letter.payload
-    else:
-        fields["payload"] = msgspec.Raw(letter.payload)
-    return fields
-
-
-def _lines(letter: StoredDeadLetter) -> Iterator[str]:
-    fields = msgspec.structs.asdict(letter)
-    for name in ("id", "seq", "lane", "command_type", "reason", "attempts"):
-        yield f"{name}: {shown(str(fields[name]))}"
-    yield f"submitted_at: {iso(letter.submitted_at, exact=True)}"
-    yield f"failed_at: {iso(letter.failed_at, exact=True)}"
-    for name in ("key", "trace"):
-        yield f"{name}: {'-' if fields[name] is None else shown(fields[name])}"
-    yield from _block("options", _formatted(msgspec.json.encode(letter.options)))
-    yield from _block("payload", _formatted(letter.payload))
-    yield from _block("error", f"{letter.error_type}: {letter.error}")
-    yield from _block("traceback", letter.traceback)
-
-
-def _block(name: str, text: str | None) -> Iterator[str]:
-    yield f"{name}:{'' if text else ' -'}"
-    for line in shown_lines(text or ""):
-        yield f"  {line}"
-
-
-def _formatted(json: bytes) -> str:
-    try:
-        return msgspec.json.format(json, indent=2).decode()
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return json.decode("utf-8", "backslashreplace")

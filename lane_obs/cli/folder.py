@@ -31,7 +31,10 @@ NOTHING: Final = 1
 BAD_INPUT: Final = 2
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of the queue's LocalStorage.")]
-FolderOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="The folder of the queue's LocalStorage.")]
+FolderOption = Annotated[
+    Path | None,
+    typer.Option("--dir", metavar="DIR", help="The folder of the queue's LocalStorage.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 

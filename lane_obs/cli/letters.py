@@ -1,9 +1,9 @@
-"""Dead letters of a stopped queue: which are meant, back among its commands, and away."""
+"""Dead letters: what one can do with them, and how that is done in the folder of a stopped queue."""
 
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -13,6 +13,7 @@ from lane_obs.storage import LetterFilter, RemoveLetter, Save, StoredCommand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from lane_obs.storage import Change, LocalStorage, StoredDeadLetter
 
@@ -37,6 +38,49 @@ class Pick(NamedTuple):
 
     letters: list[Name]
     missing: list[str]
+
+
+class Page(NamedTuple):
+    """Some dead letters.
+
+    Attributes:
+        letters: oldest first; they have the fields that both kinds of letters share, and may have more.
+        after: what to ask for to get the next page; `None` when this is the last.
+    """
+
+    letters: Sequence[Any]
+    after: int | str | None
+
+
+class Letters(Protocol):
+    """The dead letters of a queue. Every method may raise what its storage or broker raises."""
+
+    place: str
+
+    async def page(self, meant: LetterFilter, limit: int, after: str | None) -> Page:
+        """Some of those that a filter leaves."""
+
+    async def find(self, id_: str) -> Any:
+        """The letter of this id; `None` for none."""
+
+    async def pick(self, meant: Sequence[str] | LetterFilter) -> Pick:
+        """Finds letters by id, or all that a filter leaves."""
+
+    def requeue(self) -> Requeuing:
+        """What puts letters back."""
+
+    async def purge(self, found: Pick) -> int:
+        """Forgets letters; returns how many there were."""
+
+
+class Requeuing(Protocol):
+    """Puts letters back among the commands."""
+
+    done: int
+    refused: list[tuple[str, str]]
+
+    async def run(self, found: Pick) -> None:
+        """Does it; `done` and `refused` say how far it came, also where it raised."""
 
 
 def to_filter(lane: str | None, command_type: str | None, since: str | None, until: str | None) -> LetterFilter:
@@ -67,26 +111,6 @@ def which(ids: list[str] | None, every: bool, meant: LetterFilter) -> list[str] 
     return list(dict.fromkeys(ids)) if ids else meant
 
 
-async def pick(storage: LocalStorage, meant: Sequence[str] | LetterFilter) -> Pick:
-    """Finds letters by id, or all that a filter leaves.
-
-    Raises:
-        StorageError: they cannot be read.
-    """
-    found = Pick([], [])
-    if isinstance(meant, LetterFilter):
-        async for page in pages(storage, meant):
-            found.letters.extend(Name(letter.id, letter.key, letter.seq) for letter in page)
-        return found
-    for id_ in meant:
-        letter = await storage.find_letter(id_)
-        if letter is None:
-            found.missing.append(id_)
-        else:
-            found.letters.append(Name(id_, letter.key, letter.seq))
-    return found
-
-
 async def pages(storage: LocalStorage, meant: LetterFilter) -> AsyncIterator[Sequence[StoredDeadLetter]]:
     """All letters that a filter leaves, oldest first, so many at a time.
 
@@ -100,14 +124,74 @@ async def pages(storage: LocalStorage, meant: LetterFilter) -> AsyncIterator[Seq
         after = page.after
 
 
-async def purge(storage: LocalStorage, found: Pick) -> None:
-    """Forgets letters: all of a thousand at once, or none.
+class FolderLetters:
+    """The dead letters in a folder.
 
-    Raises:
-        StorageError: it could not be done.
+    Args:
+        storage: has them; open.
+        folder: where.
+
+    Attributes:
+        place: the folder, in words.
     """
-    for names in _batches(found.letters):
-        await storage.apply([RemoveLetter(name.id) for name in names])
+
+    def __init__(self, storage: LocalStorage, folder: Path) -> None:
+        self._storage = storage
+        self.place = str(folder)
+
+    async def page(self, meant: LetterFilter, limit: int, after: str | None) -> Page:
+        """Some of those that a filter leaves, oldest first; `after` is the number that the page before tells.
+
+        Raises:
+            ConfigError: it is no such number.
+            StorageError: they cannot be read.
+        """
+        if after is not None and not (after.isascii() and after.isdigit() and int(after) < 2**63):
+            raise ConfigError("--after", after, "give the number that the page before tells")
+        number = None if after is None else int(after)
+        page = await self._storage.letters(**msgspec.structs.asdict(meant), limit=limit, after=number)
+        return Page(page.letters, page.after)
+
+    async def find(self, id_: str) -> StoredDeadLetter | None:
+        """The letter of this id; `None` for none.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        return await self._storage.find_letter(id_)
+
+    async def pick(self, meant: Sequence[str] | LetterFilter) -> Pick:
+        """Finds letters by id, or all that a filter leaves.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        found = Pick([], [])
+        if isinstance(meant, LetterFilter):
+            async for page in pages(self._storage, meant):
+                found.letters.extend(Name(letter.id, letter.key, letter.seq) for letter in page)
+            return found
+        for id_ in meant:
+            letter = await self._storage.find_letter(id_)
+            if letter is None:
+                found.missing.append(id_)
+            else:
+                found.letters.append(Name(id_, letter.key, letter.seq))
+        return found
+
+    def requeue(self) -> Requeue:
+        """What puts letters back."""
+        return Requeue(self._storage, now())
+
+    async def purge(self, found: Pick) -> int:
+        """Forgets letters, all of a thousand at once, or none; returns how many there were.
+
+        Raises:
+            StorageError: it could not be done.
+        """
+        for names in _batches(found.letters):
+            await self._storage.apply([RemoveLetter(name.id) for name in names])
+        return len(found.letters)
 
 
 class Requeue:

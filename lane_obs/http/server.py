@@ -61,15 +61,12 @@ class MetricsServer:
         *,
         stale_after: Duration = 10.0,
     ) -> None:
-        if to_count("port", port) > _MAX_PORT:
-            raise ConfigError("port", port, f"give 1 to {_MAX_PORT}, or 0 for any free port")
-        if not isinstance(host, str) or not host.strip():
-            raise ConfigError("host", host, "give an address to listen on, such as 127.0.0.1")
+        check_address(port, host)
         self._port, self._host = port, host
         self._registry = registry
         self._stale_after = to_seconds("stale_after", stale_after)
         self._queue: CommandQueue | None = None
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self.failures_in_a_row = 0
 
     @property
@@ -80,7 +77,7 @@ class MetricsServer:
     @property
     def url(self) -> str:
         """Where it is, without a slash at the end."""
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self.port}"
+        return url_of(self._host, self.port)
 
     def attach(self, queue: CommandQueue) -> None:
         """Takes the queue to serve.
@@ -103,9 +100,9 @@ class MetricsServer:
         if self._queue is None:
             raise ConfigError("sinks", self, "give it to a queue, as one of its sinks")
         app = create_app(self._queue, registry=self._registry, stale_after=self._stale_after)
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         try:
-            self._running = _Running(app, listener)
+            self._running = Running(app, listener)
         except BaseException:  # no more threads, say
             listener.close()
             raise
@@ -124,8 +121,16 @@ class MetricsServer:
             running.close()
 
 
-class _Running:
-    """A server from its start to its end."""
+class Running:
+    """A server from its start to its end.
+
+    Args:
+        app: what it serves.
+        listener: where.
+
+    Attributes:
+        port: the one that it listens on.
+    """
 
     def __init__(self, app: Any, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]
@@ -159,6 +164,7 @@ class _Running:
             self._listener.close()
 
     def close(self) -> None:
+        """Ends it; waits for answers under way, for a second or so."""
         self._server.ask_to_end()
         # Bounded, whatever uvicorn waits for: the thread is a daemon and the port is free by then.
         self._thread.join(_CLOSE_TIMEOUT)
@@ -201,7 +207,24 @@ class _Protocol(H11Protocol):
         self.access_log = False
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def check_address(port: int, host: str) -> None:
+    """Checks where to listen.
+
+    Raises:
+        ConfigError: a port or a host that is none.
+    """
+    if to_count("port", port) > _MAX_PORT:
+        raise ConfigError("port", port, f"give 1 to {_MAX_PORT}, or 0 for any free port")
+    if not isinstance(host, str) or not host.strip():
+        raise ConfigError("host", host, "give an address to listen on, such as 127.0.0.1")
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of a server, without a slash at the end."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
     """Takes the port.
 
     Raises:

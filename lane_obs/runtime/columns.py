@@ -9,6 +9,7 @@ from lane_obs.core.state import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lane_obs.config import LaneConfig
     from lane_obs.core.lane import Lane
     from lane_obs.events import TraceIds
     from lane_obs.runtime.dispatcher import Dispatcher
@@ -34,8 +35,6 @@ _COLUMNS: Final[dict[str, Callable[[Sequence[Lane], float], list[Any]]]] = {
     "delayed": lambda lanes, _now: [lane.counts[_DELAYED] for lane in lanes],
     "backoff": lambda lanes, _now: [lane.counts[_BACKOFF] for lane in lanes],
     "running": lambda lanes, _now: [lane.counts[_RUNNING] for lane in lanes],
-    "max_concurrency": lambda lanes, _now: [lane.max for lane in lanes],
-    "min_concurrency": lambda lanes, _now: [lane.min for lane in lanes],
     "oldest_ready_age": _oldest_ready,
     "oldest_active_age": _oldest_active,
     "blocked_slots": lambda lanes, now: [lane.blocked_by(0, now) for lane in lanes],
@@ -46,18 +45,23 @@ _COLUMNS: Final[dict[str, Callable[[Sequence[Lane], float], list[Any]]]] = {
 }
 
 
+_POLICIES: Final = frozenset({"min_concurrency", "max_concurrency"})
+
+
 class Columns:
     """One number of every lane, in the order of `lanes`.
 
     Args:
         dispatcher: of the queue.
+        policy: gives a lane's policies.
 
     Attributes:
         lanes: the lanes that there were at the last `refresh`.
     """
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, policy: Callable[[Lane], LaneConfig]) -> None:
         self._dispatcher = dispatcher
+        self._policy = policy
         self.lanes: tuple[Lane, ...] = ()
         self.refresh()
 
@@ -71,6 +75,8 @@ class Columns:
         if name == "stuck":
             stuck = self._dispatcher.stops.stuck_by_lane()
             return [stuck.get(lane.name, 0) for lane in self.lanes]
+        if name in _POLICIES:
+            return [getattr(self._policy(lane), name) for lane in self.lanes]
         return _COLUMNS[name](self.lanes, self._dispatcher.clock.now())
 
     def read_removed(self, name: str) -> list[float]:

@@ -251,7 +251,7 @@ class CommandQueue(Submitter, Steering, Sharing):
     @property
     def columns(self) -> Columns:
         """Reads one number of all lanes at once."""
-        return Columns(self._dispatcher)
+        return Columns(self._dispatcher, self._keeper.policy)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:

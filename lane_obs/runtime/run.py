@@ -12,7 +12,7 @@ from lane_obs.errors import DrainTimeout
 from lane_obs.runtime.manager import open_managers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -52,8 +52,21 @@ def told_to_stop(call: Callable[[signal.Signals], object]) -> Iterator[None]:
 
     Where the platform or the thread has no such handlers it does nothing.
     """
+    with _told(_SIGNALS, call):
+        yield
+
+
+@contextmanager
+def told_to_reload(call: Callable[[], object]) -> Iterator[None]:
+    """Calls `call()` in the running loop on SIGHUP while the block runs, likewise."""
+    with _told((signal.SIGHUP,), lambda _: call()):
+        yield
+
+
+@contextmanager
+def _told(numbers: Iterable[signal.Signals], call: Callable[[signal.Signals], object]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-    heard = [number for number in _SIGNALS if _listen(loop, number, call)]
+    heard = [number for number in numbers if _listen(loop, number, call)]
     try:
         yield
     finally:

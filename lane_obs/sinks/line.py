@@ -104,7 +104,8 @@ class Form(NamedTuple):
 @functools.cache
 def form_of(kind: type[LaneEvent]) -> Form:
     """The form of this kind of event."""
-    level, outcome = _LEVEL_OF.get(kind, "debug"), _OUTCOMES.get(kind)
+    level = _LEVEL_OF.get(kind) or str(getattr(kind, "level", "debug"))
+    outcome = _OUTCOMES.get(kind)
     names = _names(kind)
     keys = tuple(_KEYS.get(name, name) for name in names)
     head = {"level": level} if outcome is None else {"level": level, "outcome": outcome}

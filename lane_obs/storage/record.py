@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -90,6 +90,22 @@ class LetterPage(msgspec.Struct, frozen=True):
     after: int | None = None
 
 
+class FiledLetter(Protocol):
+    """What a filter looks at."""
+
+    @property
+    def lane(self) -> str:
+        """Its lane."""
+
+    @property
+    def command_type(self) -> str:
+        """The type of its command."""
+
+    @property
+    def failed_at(self) -> float:
+        """When it ended, Unix seconds."""
+
+
 class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which dead letters are meant; `None` means any.
 
@@ -105,7 +121,7 @@ class LetterFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     until: float | None = None
 
-    def takes(self, letter: StoredDeadLetter) -> bool:
+    def takes(self, letter: FiledLetter) -> bool:
         """Whether a letter is meant."""
         return (
             self.lane in {None, letter.lane}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lane_obs.distributed.record import End
 
-_COLUMNS: Final = 9
+_COLUMNS: Final = 10
 _KINDS: Final = {str(kind): kind for kind in FactKind}
 
 encode = msgspec.msgpack.Encoder().encode
@@ -74,6 +74,7 @@ def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> Turn:
                 map(float, columns[6]),
                 map(float, columns[7]),
                 [None if seconds is False else float(seconds) for seconds in columns[8]],
+                map(float, columns[9]),
             )
         )
     told = to_facts(facts, answer[count + 1 :], lanes) if facts else []

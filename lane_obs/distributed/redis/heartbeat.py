@@ -81,12 +81,13 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        pause = self._period
+        pause = 0.0  # the lease runs since the member joined
         while not self._stop.wait(pause):
             try:
                 pause = self._beat()
             except BrokerError:  # the member's own link tells of it
                 self.leads, self.stats = False, None
+                self._on_beat(False, [], [], [])  # noqa: FBT003 - as below
                 pause = min(self._period, 1.0)
         self._link.close()
         self._ended()

@@ -10,6 +10,7 @@ from lane_obs.clock import sleep_until
 from lane_obs.config import RetryPolicy
 from lane_obs.core.retry import delay_before_retry
 from lane_obs.distributed.redis.route import Unreachable
+from lane_obs.errors import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,6 +92,11 @@ class Keeper:
         self.wire = None
         self._wake(denied=True)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection that works."""
+        return self.wire is not None and not self.wire.broken
+
     async def wait_up(self, until: float | None, *, patient: bool = True) -> Wire | None:
         """The connection once it is up; `None` when it is not by `until`, or never will be.
 
@@ -99,7 +105,7 @@ class Keeper:
             patient: whether to go on waiting for a server that does not let us in.
         """
         self.start()
-        while self.wire is None and not self._closed and (patient or not self.denied):
+        while not self.is_up and not self._closed and (patient or not self.denied):
             if until is not None and self._clock.now() >= until:
                 return None
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -111,24 +117,27 @@ class Keeper:
                 self._waiting.pop(waiter, None)
                 if timer is not None:
                     timer.cancel()
-        return self.wire
+        return self.wire if self.is_up else None
 
     async def _run(self) -> None:
         while True:
             try:
-                wire = await self._dial()
+                await self._keep(await self._dial())
             except Unreachable as fault:
                 self._fall(str(fault), denied=fault.denied)
-            else:
-                self.wire, self.denied = wire, False
-                self._on_up(wire)
-                self._wake(denied=False)
-                reason = await asyncio.shield(wire.lost)
-                self.wire = None
-                if wire.proved:
-                    self._backoff.tries = 0
-                self._fall(f"{wire.address}: {reason}", denied=False)
+            except Exception as fault:  # whatever it is, a process without its connection is worse
+                self._fall(f"{type(fault).__name__}: {error_text(fault)}", denied=False)
             await self._backoff.rest()
+
+    async def _keep(self, wire: Wire) -> None:
+        self.wire, self.denied = wire, False
+        self._on_up(wire)
+        self._wake(denied=False)
+        reason = await asyncio.shield(wire.lost)
+        self.wire = None
+        if wire.proved:
+            self._backoff.tries = 0
+        self._fall(f"{wire.address}: {reason}", denied=False)
 
     def _fall(self, reason: str, *, denied: bool) -> None:
         self.reason, self.denied = reason, denied

@@ -95,7 +95,7 @@ class Link:
         self._keeper = Keeper(self._route.dial, self._clock, self._rng, self._came_up, self._went_down)
         self._subscription: Subscription | None = None
         self._troubles: dict[object, str] = {}
-        self._was_up = False
+        self._was_up = self._moves = False  # whether it ever was up; whether it goes to another node of a cluster
 
     async def connect(self) -> None:
         """Returns once the server is reached.
@@ -181,27 +181,30 @@ class Link:
     # --- troubles -----------------------------------------------------------------------------------------------
 
     async def _run_through(self, call: _Call, reply: Any) -> Any:
-        """Asks until there is an answer.
-
-        Raises:
-            BrokerUnavailable: the time is over, or the link closed.
-        """
+        """Asks until there is an answer; raises what `_failure` makes."""
         while True:
             if type(reply) is Refusal:
                 await self._mend(call, reply)
             elif type(reply) is not Lost:
                 return reply
+            if call.until is not None and self._clock.now() >= call.until:
+                raise self._failure(reply)
             wire = await self._keeper.wait_up(call.until)
             if wire is None:
-                raise BrokerUnavailable(
-                    f"{self.shown}: {reply.text if type(reply) is Refusal else self._reason(reply)}"
-                )
+                raise self._failure(reply)
             call.wire = wire
             if type(reply) is Refusal and reply.remedy is Remedy.RELOAD:
                 reply = await self._ask(call, call.script.load)
                 if type(reply) is Lost or type(reply) is Refusal:
                     continue
             reply = await self._ask(call, call.packed)
+
+    def _failure(self, reply: Any) -> BrokerError:
+        """What to raise when the time is over, for the last that was heard."""
+        if type(reply) is Refusal:
+            kind = BrokerRefused if reply.remedy is Remedy.GIVE_UP else BrokerUnavailable
+            return kind(f"{self.shown}: {reply.text}")
+        return BrokerUnavailable(f"{self.shown}: {reply.reason if self._keeper.is_up else self._keeper.reason}")
 
     async def _ask(self, call: _Call, packed: bytes) -> Any:
         assert call.wire is not None
@@ -229,8 +232,9 @@ class Link:
         over = call.until is not None and now >= min(call.until, call.refused_at + _PATIENCE)
         if remedy is Remedy.DENIED or (remedy is Remedy.GIVE_UP and over):
             raise BrokerRefused(f"{self.shown}: {refusal.text}")
-        if remedy is Remedy.MOVE:
+        if remedy is Remedy.MOVE and not wire.broken:
             self._route.moved(wire, refusal.text)
+            self._moves = True
         if remedy in {Remedy.MOVE, Remedy.RECONNECT}:
             await wire.end(refusal.text)
             return
@@ -256,7 +260,8 @@ class Link:
             self._subscription.follow(wire.address)
 
     def _went_down(self, reason: str) -> None:
-        if self._was_up:
+        moves, self._moves = self._moves, False
+        if self._was_up and not moves:
             self._mark(self._keeper, reason)
 
     def _mark(self, source: object, reason: str) -> None:
@@ -268,9 +273,6 @@ class Link:
             self._troubles.pop(source, None)
         if self.on_state is not None and before != bool(self._troubles):
             self.on_state(before, reason)
-
-    def _reason(self, reply: Any) -> str:
-        return reply.reason if self._keeper.wire is not None else self._keeper.reason
 
 
 def _give_up(answer: asyncio.Future[Any]) -> None:

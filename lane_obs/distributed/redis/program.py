@@ -34,9 +34,9 @@ def load(name: str) -> Program:
     whole = _REMARK.sub("", whole)
     keys = tuple(dict.fromkeys(_KEY.findall(whole)))
     numbers = {key: number for number, key in enumerate(keys, 1)}
-    # Not a local for each: a script may have 200.
+    # No local for each: a script may have 200, and each makes every function that follows dearer to make.
     whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
-    return Program(Script(name, f"local K = KEYS\n{whole}"), keys)
+    return Program(Script(name, f"local K, Q = KEYS, {{}}\n{whole}"), keys)
 
 
 def _read(name: str) -> str:

@@ -59,6 +59,7 @@ class Subscription:
         self._keeper = Keeper(self._dial, clock, rng, self._came_up, self._went_down)
         self._timer: Timer | None = None
         self._subscribed = 0
+        self._follows = False
 
     def start(self) -> None:
         """Begins to listen."""
@@ -73,6 +74,7 @@ class Subscription:
         """Leaves a server that is not the one at this address: a failover has made it one that hears nothing."""
         wire = self._keeper.wire
         if wire is not None and wire.address != address:
+            self._follows = True
             wire.drop("another server has the queue")
 
     async def _dial(self) -> Wire:
@@ -85,7 +87,9 @@ class Subscription:
 
     def _went_down(self, reason: str) -> None:
         self._stop_timer()
-        self._on_trouble(reason)
+        follows, self._follows = self._follows, False
+        if not follows:  # to go where the queue is is no trouble, unless that fails
+            self._on_trouble(reason)
 
     def _push(self, message: list[Any]) -> None:
         kind, _channel, payload = message

@@ -87,7 +87,7 @@ def parse(url: str) -> Target:
 def hide_secrets(url: str) -> str:
     """The URL with its user, passwords and whatever may be part of them as `***`."""
     # Up to the last @: a password that is not encoded as it should be may have any character in it.
-    return re.sub(r"(sentinel_password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url, flags=re.DOTALL))
+    return re.sub(r"(\w*pass\w*=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", url, flags=re.DOTALL))
 
 
 class _Parser:
@@ -110,10 +110,11 @@ class _Parser:
             raise self._wrong("write # as %23")
         credentials, _, places = self._parts.netloc.rpartition("@")
         username, _, password = credentials.partition(":")
+        addresses = self._read_addresses(places)
         service, db = self._read_path()
         return Target(
             kind=self._kind,
-            addresses=self._read_addresses(places),
+            addresses=addresses,
             shown=self._shown,
             username=unquote(username),
             password=unquote(password),

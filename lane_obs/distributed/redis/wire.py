@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lane_obs.clock import Clock, Timer
     from lane_obs.distributed.redis.url import Address
 
-_PUSHED: Final = frozenset({b"message", b"subscribe", b"unsubscribe"})
+_PUSHED: Final = (b"message", b"subscribe", b"unsubscribe")
 _PROBES: Final = 3
 
 
@@ -60,6 +60,7 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=Refusal)  # type: ignore[arg-type] # it takes any callable
         self._asked: deque[asyncio.Future[Any]] = deque()
         self._timer: Timer | None = None
+        self._written = self._gone = 0  # bytes in all, and of those that had left when it was last looked
         self._transport: asyncio.Transport | None = None
         self._reason = ""
 
@@ -76,8 +77,14 @@ class Wire(asyncio.Protocol):
             if self._timer is None:
                 self._timer = self._clock.call_at(self.heard_at + self._timeout, self._look)
         self._asked.append(future)
+        self._written += len(packed)
         self._transport.write(packed)
         return future
+
+    @property
+    def broken(self) -> bool:
+        """Whether it answers no more; its socket may be open still."""
+        return bool(self._reason)
 
     async def ask_all(self, commands: Sequence[bytes]) -> list[Any]:
         """Sends commands in one go; returns the answers."""
@@ -144,10 +151,15 @@ class Wire(asyncio.Protocol):
     def _look(self) -> None:
         """Breaks the connection where an answer is overdue; looks again while any is awaited."""
         self._timer = None
-        if not self._asked:
+        if not self._asked or self._transport is None:
             return
+        now = self._clock.now()
+        gone = self._written - self._transport.get_write_buffer_size()
+        if gone > self._gone and self._transport.get_write_buffer_size():
+            self.heard_at = now  # a large question on its way through a slow network
+        self._gone = gone
         due = self.heard_at + self._timeout
-        if self._clock.now() >= due:
+        if now >= due:
             self.drop(f"it did not answer for {self._timeout:g} s")
         else:
             self._timer = self._clock.call_at(due, self._look)

@@ -132,7 +132,7 @@ class Cluster:
         self, *, lane: str | None = None, limit: int = 100, after: str | None = None
     ) -> list[SharedLetter]:
         """Dead letters, oldest first: at most `limit`, those of `lane`, after the letter of id `after`."""
-        return [_letter(letter) for letter in await self._broker.letters(lane=lane, limit=limit, after=after)]
+        return [shown_letter(letter) for letter in await self._broker.letters(lane=lane, limit=limit, after=after)]
 
     async def requeue(self, ids: Sequence[str]) -> list[str]:
         """Makes dead letters commands again; returns the ids of those there were."""
@@ -173,7 +173,8 @@ def _by_broker(letter: Letter) -> Outcome:
     return Outcome(None, letter.attempt, 0.0, 0.0, letter.cause)
 
 
-def _letter(letter: Letter) -> SharedLetter:
+def shown_letter(letter: Letter) -> SharedLetter:
+    """A dead letter of a broker, to be looked at."""
     body, outcome = read_body(letter.body), decode_outcome(letter.letter) or _by_broker(letter)
     return SharedLetter(
         id=letter.id, lane=letter.lane, command_type=body.command_type, payload=body.payload, reason=letter.state,

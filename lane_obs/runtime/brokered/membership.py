@@ -220,6 +220,7 @@ class Membership:
         finally:
             if self._joined:
                 await self.broker.close()
+            await self._pump.ended()
 
     # --- what the broker tells ----------------------------------------------------------------------------------
 

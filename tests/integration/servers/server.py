@@ -110,8 +110,14 @@ class Server(Service):
         assert self._process is not None
         return self._process.pid
 
-    def ask(self, *words: object, seconds: float = 10) -> Any:
+    def ask(self, *words: object, seconds: float = 10, user: str = "default", password: str = "") -> Any:
         """What it answers to a command, over a connection of its own, within so many seconds.
+
+        Args:
+            words: the command.
+            seconds: how long it may take.
+            user: who asks.
+            password: that of the user; the server's own by default.
 
         Raises:
             hiredis.ReplyError: it answers with an error.
@@ -122,8 +128,8 @@ class Server(Service):
             if self._authority is not None:
                 context = ssl.create_default_context(cafile=str(self._authority.ca_file))
                 link = open_sockets.enter_context(context.wrap_socket(link, server_hostname="127.0.0.1"))
-            if self.password:
-                _exchange(link, "AUTH", self.password)
+            if password or self.password:
+                _exchange(link, "AUTH", user, password or self.password)
             return _exchange(link, *words)
 
     def info(self, section: str) -> dict[str, str]:
@@ -132,8 +138,14 @@ class Server(Service):
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
     def wait_for(self, check: Callable[[], bool], what: str) -> None:
-        """Waits until the check holds."""
-        poll(lambda: check() or None, SECONDS, lambda: f"{what}; the server wrote:\n{self.text[-2000:]}")
+        """Waits until the check holds. One that fails to reach the server does not: a Sentinel cuts what it demotes."""
+
+        def holds() -> bool | None:
+            with contextlib.suppress(OSError):
+                return check() or None
+            return None
+
+        poll(holds, SECONDS, lambda: f"{what}; the server wrote:\n{self.text[-2000:]}")
 
     def wait_for_link(self) -> None:
         """Waits until this replica has its master's data and follows it."""

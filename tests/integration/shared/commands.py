@@ -38,35 +38,35 @@ class Point:
     y: int
 
 
-@lane_obs.command("shared.add")
+@lane_obs.command("many.add")
 async def add(a: int, b: int) -> int:
     runs["add"] += 1
     return a + b
 
 
-@lane_obs.command("shared.note")
+@lane_obs.command("many.note")
 async def note(name: str) -> None:
     order.append(name)
 
 
-@lane_obs.command("shared.point")
+@lane_obs.command("many.point")
 async def point(x: int) -> Point:
     return Point(x, x * 2)
 
 
-@lane_obs.command("shared.double")
+@lane_obs.command("many.double")
 def double(x: int) -> int:
     assert threading.current_thread() is not threading.main_thread()
     return 2 * x
 
 
-@lane_obs.command("shared.boom")
+@lane_obs.command("many.boom")
 async def boom(text: str) -> None:
     runs["boom"] += 1
     raise ValueError(text)
 
 
-@lane_obs.command("shared.surrogate")
+@lane_obs.command("many.surrogate")
 async def surrogate() -> None:
     raise ValueError("a\ud800b")
 
@@ -76,12 +76,12 @@ class Unreadable(Exception):
         raise RuntimeError("no text")
 
 
-@lane_obs.command("shared.unreadable")
+@lane_obs.command("many.unreadable")
 async def unreadable() -> None:
     raise Unreadable
 
 
-@lane_obs.command("shared.flaky")
+@lane_obs.command("many.flaky")
 async def flaky(name: str, failures: int) -> int:
     runs[name] += 1
     if runs[name] <= failures:
@@ -89,17 +89,17 @@ async def flaky(name: str, failures: int) -> int:
     return runs[name]
 
 
-@lane_obs.command("shared.no_json")
+@lane_obs.command("many.no_json")
 async def no_json() -> Any:
     return object()
 
 
-@lane_obs.command("shared.huge")
+@lane_obs.command("many.huge")
 async def huge(size: int) -> str:
     return "x" * size
 
 
-@lane_obs.command("shared.hold")
+@lane_obs.command("many.hold")
 async def hold(name: str) -> str:
     runs[name] += 1
     active["all"] += 1
@@ -112,7 +112,7 @@ async def hold(name: str) -> str:
     return name
 
 
-@lane_obs.command("shared.step")
+@lane_obs.command("many.step")
 async def step(name: str) -> None:
     """Takes a turn of the loop while it counts how many of its name run at once."""
     active[name] += 1
@@ -123,7 +123,7 @@ async def step(name: str) -> None:
     active[name] -= 1
 
 
-@lane_obs.command("shared.telling")
+@lane_obs.command("many.telling")
 async def telling(name: str) -> str:
     lane_obs.current().report({"share": 0.5})
     begun(name).set()
@@ -131,12 +131,12 @@ async def telling(name: str) -> str:
     return "told"
 
 
-@lane_obs.command("shared.spend")
+@lane_obs.command("many.spend")
 async def spend(cost: float) -> None:
     lane_obs.current().settle(cost)
 
 
-@lane_obs.command("shared.Sum")
+@lane_obs.command("many.Sum")
 @dataclasses.dataclass
 class Sum(lane_obs.Command[int]):
     numbers: list[int]

@@ -99,7 +99,7 @@ async def test_a_command_object_a_sync_function_and_a_name_run_too(join: Join) -
     async with producer(join) as manager, worker(join):
         assert await (await manager.submit("fast", Sum([1, 2, 3]))) == 6
         assert await (await manager.submit("fast", double, 21)) == 42
-        assert await (await manager.submit("fast", "shared.add", 4, 4)) == 8
+        assert await (await manager.submit("fast", "many.add", 4, 4)) == 8
 
 
 async def test_a_result_comes_back_as_its_annotation_says(join: Join) -> None:
@@ -125,7 +125,7 @@ async def test_an_error_comes_back_as_text_and_leaves_a_dead_letter(join: Join) 
         assert "raise ValueError(text)" in caught.value.traceback
         assert handle.state is State.FAILED
         (letter,) = await manager.cluster.letters()
-        assert (letter.id, letter.command_type, letter.reason) == (handle.id, "shared.boom", "failed")
+        assert (letter.id, letter.command_type, letter.reason) == (handle.id, "many.boom", "failed")
         assert letter.error_type == "ValueError"
         assert len(runner.dead_letters) == 0
 
@@ -285,7 +285,7 @@ async def test_a_paused_lane_starts_nothing_anywhere(join: Join) -> None:
         assert await other == 4
         found = await manager.cluster.find(handle.id)
         assert found is not None
-        assert (found.state, found.command_type) == ("ready", "shared.add")
+        assert (found.state, found.command_type) == ("ready", "many.add")
         assert (await manager.cluster.stats()).lanes["fast"].paused is True
         manager.resume("fast")
         assert await handle == 3
@@ -378,13 +378,13 @@ async def test_a_dead_letter_is_requeued_and_runs_anew(join: Join) -> None:
 
 
 async def test_what_is_not_registered_where_it_runs_becomes_a_dead_letter_and_others_run(join: Join) -> None:
-    @lane_obs.command("shared.unknown_there")
+    @lane_obs.command("many.unknown_there")
     async def unknown_there() -> None: ...
 
     sink = MemorySink()
     async with producer(join) as manager:
         handle = await manager.submit("fast", unknown_there)
-        del registry._by_name["shared.unknown_there"]
+        del registry._by_name["many.unknown_there"]
         async with worker(join, sinks=[sink]):
             with pytest.raises(RemoteError, match="unknown_there"):
                 await handle

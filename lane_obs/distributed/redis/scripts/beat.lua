@@ -14,14 +14,14 @@ for i = 1, #late do
   call('HDEL', k_turns, member)
   call('HDEL', k_submits, member)
 end
-promote()
-expire()
-save_all()
+Q.pass_due()
+Q.look_ahead()
+Q.save_all()
 if call('ZCARD', k_idle) > 0 then
   local own, open = call('ZCARD', k_own), call('ZCARD', k_open)
-  local may = (own > 0 and (limit < 0 or running < limit)) or (open > 0 and held < limit)
-  if may or (not keeper() and next_due()) then
-    wake(1)
+  local may = (own > 0 and (Q.limit < 0 or Q.running < Q.limit)) or (open > 0 and Q.held < Q.limit)
+  if may or (not Q.is_timed() and Q.due_at < Q.NEVER) then
+    Q.wake(1)
   end
 end
 local leader = call('HGET', k_meta, 'leader')
@@ -37,4 +37,4 @@ for i = 1, #cancels, 2 do
 end
 local nexts = call('ZRANGE', k_members, 0, 1, 'WITHSCORES')
 local ends_at = nexts[1] ~= me and nexts[2] or nexts[4]
-return answer_with({ leader == me, mine, orphaned, ends_at and (ends_at - now) / 1000000 or false, facts }, fact_bodies)
+return Q.answer_with({ leader == me, mine, orphaned, ends_at and (ends_at - now) / 1000000 or false, Q.facts }, Q.fact_bodies)

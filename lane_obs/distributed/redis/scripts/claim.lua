@@ -1,11 +1,11 @@
 -- The claim: lanes by level, equals in turn; a lane below its reservation takes a slot of its own, others an open one.
 -- What is in the two sets at first is read as far as it is needed; lanes of this run stand in two sorted lists.
-local lists, firsts = { {}, {} }, { 1, 1 }
-local read, read_at, read_from = { {}, {} }, { 1, 1 }, { 0, 0 }
-local is_whole = { false, false }
-local taken, heads_of = {}, {}
+Q.lists, Q.firsts = { {}, {} }, { 1, 1 }
+Q.read, Q.read_at, Q.read_from = { {}, {} }, { 1, 1 }, { 0, 0 }
+Q.is_whole = { false, false }
+Q.taken, Q.heads_of = {}, {}
 
-local function goes_before(level, served, lined_up, l)
+function Q.goes_before(level, served, lined_up, l)
   if level ~= l.level then
     return level < l.level
   end
@@ -16,14 +16,14 @@ local function goes_before(level, served, lined_up, l)
 end
 
 -- Puts a lane into its list; it mostly belongs at the end.
-local function line_up(l)
-  local at = place(l)
+function Q.line_up(l)
+  local at = Q.place(l)
   if at == 0 then
     return
   end
-  local list = lists[at]
+  local list = Q.lists[at]
   local i = #list
-  while i >= firsts[at] and goes_before(l.level, l.served, l.asked, list[i]) do
+  while i >= Q.firsts[at] and Q.goes_before(l.level, l.served, l.asked, list[i]) do
     list[i + 1] = list[i]
     i = i - 1
   end
@@ -31,58 +31,58 @@ local function line_up(l)
 end
 
 -- The next lane of a set that has not been looked at: its level, when served and lined up, its code.
-local function peek(at)
+function Q.peek(at)
   while true do
-    local some, i = read[at], read_at[at]
+    local some, i = Q.read[at], Q.read_at[at]
     if some[i] then
       local served, lined_up, code = sunpack('>I6I6I4', some[i])
-      if not lanes[code] then
+      if not Q.lanes[code] then
         return tonumber(some[i + 1]), served, lined_up, code
       end
-      read_at[at] = i + 2
-    elseif is_whole[at] then
+      Q.read_at[at] = i + 2
+    elseif Q.is_whole[at] then
       return nil
     else
-      local from = read_from[at]
+      local from = Q.read_from[at]
       local count = from == 0 and 2 or from * 3
-      read[at] = call('ZRANGE', SETS[at], from, from + count - 1, 'WITHSCORES')
-      read_at[at], read_from[at] = 1, from + count
-      is_whole[at] = #read[at] < 2 * count
+      Q.read[at] = call('ZRANGE', Q.SETS[at], from, from + count - 1, 'WITHSCORES')
+      Q.read_at[at], Q.read_from[at] = 1, from + count
+      Q.is_whole[at] = #Q.read[at] < 2 * count
     end
   end
 end
 
-local function first_of(at)
+function Q.first_of(at)
   while true do
-    local l = lists[at][firsts[at]]
-    local level, served, lined_up, code = peek(at)
-    if not level or (l and not goes_before(level, served, lined_up, l)) then
+    local l = Q.lists[at][Q.firsts[at]]
+    local level, served, lined_up, code = Q.peek(at)
+    if not level or (l and not Q.goes_before(level, served, lined_up, l)) then
       return l
     end
-    line_up(lane_of(code))
+    Q.line_up(Q.lane_of(code))
   end
 end
 
-local function next_lane()
-  local own = (limit < 0 or running < limit) and first_of(OWN) or nil
-  local open = limit >= 0 and held < limit and first_of(OPEN) or nil
+function Q.next_lane()
+  local own = (Q.limit < 0 or Q.running < Q.limit) and Q.first_of(Q.OWN) or nil
+  local open = Q.limit >= 0 and Q.held < Q.limit and Q.first_of(Q.OPEN) or nil
   if own and open then
-    return goes_before(open.level, open.served, open.asked, own) and open or own
+    return Q.goes_before(open.level, open.served, open.asked, own) and open or own
   end
   return own or open
 end
 
 -- Whether no other lane of the same level or a lower one would go in between.
-local function is_alone(l)
-  for at = 1, limit < 0 and 1 or 2 do
-    local other = lists[at][firsts[at]]
+function Q.is_alone(l)
+  for at = 1, Q.limit < 0 and 1 or 2 do
+    local other = Q.lists[at][Q.firsts[at]]
     if other == l then
-      other = lists[at][firsts[at] + 1]
+      other = Q.lists[at][Q.firsts[at] + 1]
     end
     if other and other.level <= l.level then
       return false
     end
-    local level = peek(at)
+    local level = Q.peek(at)
     if level and level <= l.level then
       return false
     end
@@ -91,11 +91,12 @@ local function is_alone(l)
 end
 
 -- The place in line of a lane's next command, after those taken in this run.
-local function head_of(l, wanted)
-  local mine = heads_of[l.code]
+function Q.head_of(l, wanted)
+  local mine = Q.heads_of[l.code]
   if not mine then
-    mine = { at = 0, from = 0, size = is_alone(l) and wanted or 2 }
-    heads_of[l.code] = mine
+    local is_alone = Q.is_alone(l)
+    mine = { at = 0, from = 0, size = is_alone and wanted or 2, is_alone = is_alone }
+    Q.heads_of[l.code] = mine
   end
   if not mine[mine.at + 1] then
     local size = math.max(1, math.min(mine.size, wanted, l.ready - l.held, l.max - l.running))
@@ -110,53 +111,101 @@ local function head_of(l, wanted)
 end
 
 -- Works out the level of a lane after a command of it was taken.
-local function level_after_take(l, wanted)
+function Q.level_after_take(l, wanted)
   l.level = l.priority
-  local member = l.ready > l.held and head_of(l, wanted)
+  local member = l.ready > l.held and Q.head_of(l, wanted)
   if member then
-    l.level = level_by(l, member)
+    l.level = Q.level_by(l, member)
   end
 end
 
-local function take(l, member, mine)
+function Q.take(l, member, mine)
   mine.at = mine.at + 1
-  taken[#taken + 1] = member
-  token = token + 1
-  l.served, l.ready = token, l.ready - 1
-  lane_started(l)
+  Q.taken[#Q.taken + 1] = member
+  Q.token = Q.token + 1
+  l.served, l.ready = Q.token, l.ready - 1
+  Q.lane_started(l)
+end
+
+-- Takes several commands of a lane at once, where no other lane comes in between and none of them is looked at alone.
+function Q.take_run(l, mine, wanted)
+  local count = math.min(wanted, mine.from - mine.at, l.ready - l.held, l.max - l.running)
+  if l.place == Q.OPEN then
+    count = math.min(count, Q.limit - Q.held)
+  elseif Q.limit >= 0 then
+    count = math.min(count, l.min - l.running, Q.limit - Q.running)
+  end
+  local taken, n = Q.taken, #Q.taken
+  for i = 1, count do
+    taken[n + i] = mine[mine.at + i]
+  end
+  mine.at = mine.at + count
+  Q.token = Q.token + count
+  l.served, l.ready = Q.token, l.ready - count
+  Q.held = Q.held - math.max(l.running, l.min)
+  Q.running, l.running = Q.running + count, l.running + count
+  Q.held = Q.held + math.max(l.running, l.min)
+end
+
+-- Takes the next command of a lane, or several; false where it may not start now.
+function Q.take_from(l, wanted)
+  local member, mine = Q.head_of(l, wanted)
+  if not member then
+    l.ready = l.held
+    return false
+  elseif mine.is_alone and band(l.flags, Q.LIMITED + Q.BOOSTED + Q.AGEING) == 0 then
+    Q.take_run(l, mine, wanted)
+    return true
+  elseif not Q.admit(l, member) then
+    return false
+  end
+  Q.take(l, member, mine)
+  if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
+    Q.level_after_take(l, wanted - 1)
+  end
+  return true
+end
+
+-- The next lane, once the gates that may are open; nil for none.
+function Q.next_lane_or_gate()
+  local l = Q.next_lane()
+  while not l and now >= Q.due_at do
+    local free = Q.open_gates()
+    if #free == 0 then
+      return nil
+    end
+    for i = 1, #free do
+      Q.line_up(free[i])
+    end
+    for _, mine in pairs(Q.heads_of) do
+      mine.is_alone = false
+    end
+    l = Q.next_lane()
+  end
+  return l
 end
 
 -- Takes up to `want` commands.
-local function claim(want)
-  open_gates()
-  relevel_all()
-  for i = 1, #touched do
-    line_up(touched[i])
+function Q.claim(want)
+  if now >= Q.due_at then
+    Q.open_gates()
   end
-  while #taken < want do
-    local l = next_lane()
-    while not l do
-      local free = open_gates()
-      if #free == 0 then
-        return
-      end
-      for i = 1, #free do
-        line_up(free[i])
-      end
-      l = next_lane()
+  Q.relevel_all()
+  for i = 1, #Q.touched do
+    Q.line_up(Q.touched[i])
+  end
+  while #Q.taken < want do
+    local l = Q.next_lane_or_gate()
+    if not l then
+      return
     end
-    local member, mine = head_of(l, want - #taken)
-    firsts[l.place] = firsts[l.place] + 1
-    if member and admit(l, member) then
-      take(l, member, mine)
-      if band(l.flags, BOOSTED + AGEING) ~= 0 then
-        level_after_take(l, want - #taken)
-      end
-      asked = asked + 1
-      l.asked = asked
-      line_up(l)
-    elseif not member then
-      l.ready = l.held
+    local at = l.place
+    local has_started = Q.take_from(l, want - #Q.taken)
+    Q.firsts[at] = Q.firsts[at] + 1
+    if has_started then
+      Q.asked = Q.asked + 1
+      l.asked = Q.asked
+      Q.line_up(l)
     end
   end
 end

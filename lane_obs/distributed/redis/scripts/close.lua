@@ -3,14 +3,15 @@
 local ids = call('SPOP', k_held, 500)
 local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}
 for i = 1, #ids do
-  local c = heads[i] and to_command(ids[i], heads[i])
-  if c and c.state == RUNNING and c.holder == me then
-    local l = lane_of(c.lane)
-    lane_ended(l)
-    if has(c, CANCEL) then
-      end_it(l, c, 'cancelled', 'cancelled')
+  local c = heads[i] and Q.to_command(ids[i], heads[i])
+  if c and c.state == Q.RUNNING and c.holder == me then
+    local l = Q.lane_of(c.lane)
+    Q.lane_ended(l)
+    c.ran = c.ran + now - c.since
+    if Q.has(c, Q.CANCEL) then
+      Q.end_it(l, c, 'cancelled', 'cancelled')
     else
-      put_back(l, c)
+      Q.put_back(l, c)
     end
   end
 end
@@ -24,10 +25,10 @@ if not more then
   if call('HGET', k_meta, 'leader') == me then
     call('HDEL', k_meta, 'leader')
   end
-  if call('HGET', k_meta, 'keeper') == me then
-    call('HDEL', k_meta, 'keeper')
-    wake(1)
+  if Q.keeper == me then
+    Q.keeper = Q.NOBODY
+    Q.wake(1)
   end
 end
-save_all()
-return answer_with({ more, facts }, fact_bodies)
+Q.save_all()
+return Q.answer_with({ more, Q.facts }, Q.fact_bodies)

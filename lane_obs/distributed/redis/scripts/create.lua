@@ -10,6 +10,7 @@ if not version then
   if wanted.looks then
     return 2
   end
-  redis.call('HSET', k_meta, 'version', wanted.version, 'n', struct.pack('<c8ddddddddddd', wanted.epoch, 0, 0, 0, 0, 0, -1,
-    0, 0, 0, 0, 1))
+  local never = 9007199254740992
+  redis.call('HSET', k_meta, 'version', wanted.version, 'n', struct.pack('<c8ddddddddddddddddc8', wanted.epoch, 0, 0, 0, 0, 0, -1,
+    0, 0, 0, 0, 1, never, never, never, 0, 0, '\0\0\0\0\0\0\0\0'))
 end

@@ -1,72 +1,94 @@
 -- What is due: delays and back-offs that are over, deadlines that have passed. In bounded batches.
-local BATCH = 100
+Q.BATCH = 100
 
-local function promote()
-  local ids = call('ZRANGE', k_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+function Q.promote()
+  local ids = call('ZRANGE', k_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   if #ids == 0 then
     return
   end
   call('ZREM', k_due, unpack(ids))
   local heads = call('HMGET', k_heads, unpack(ids))
   for i = 1, #ids do
-    local c = to_command(ids[i], heads[i])
-    local l = lane_of(c.lane)
-    if c.state == DELAYED then
+    local c = Q.to_command(ids[i], heads[i])
+    local l = Q.lane_of(c.lane)
+    if c.state == Q.DELAYED then
       l.delayed = l.delayed - 1
       c.delayed = c.delayed + now - c.since
     else
       l.backoff = l.backoff - 1
       c.backed = c.backed + now - c.since
     end
-    put_ready(l, c)
+    Q.put_ready(l, c)
   end
-  save_waiting()
+  Q.save_waiting()
 end
 
-local function expire()
-  local ids = call('ZRANGE', k_deadlines, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+function Q.expire()
+  local ids = call('ZRANGE', k_deadlines, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   for i = 1, #ids do
-    local c = to_command(ids[i], call('HGET', k_heads, ids[i]))
-    local l = lane_of(c.lane)
-    take_out(l, c)
-    end_it(l, c, 'expired', 'expired')
+    local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
+    local l = Q.lane_of(c.lane)
+    Q.take_out(l, c)
+    Q.end_it(l, c, 'expired', 'expired')
   end
 end
 
 -- Levels that rise, and those of lanes whose next command ages.
-local function rise()
-  local ids = call('ZRANGE', k_boosts, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+function Q.rise()
+  local ids = call('ZRANGE', k_boosts, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   for i = 1, #ids do
-    local c = to_command(ids[i], call('HGET', k_heads, ids[i]))
-    local l = lane_of(c.lane)
-    local is_lined_up = call('ZREM', k_ready, place_in_line(l, c)) == 1
-    set_level(l, c)
-    call('HSET', k_heads, c.id, to_header(c))
+    local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
+    local l = Q.lane_of(c.lane)
+    local is_lined_up = call('ZREM', k_ready, Q.place_in_line(l, c)) == 1
+    Q.set_level(l, c)
+    call('HSET', k_heads, c.id, Q.to_header(c))
     if is_lined_up then
-      call('ZADD', k_ready, 0, place_in_line(l, c))
-      if has(c, PARTED) then
-        hold_part(l, c, has(c, STARTED) and 1 or 0)
+      call('ZADD', k_ready, 0, Q.place_in_line(l, c))
+      if Q.has(c, Q.PARTED) then
+        Q.hold_part(l, c, Q.has(c, Q.STARTED) and 1 or 0)
       end
     end
   end
-  local prefixes = call('ZRANGE', k_ageing, '-inf', now, 'BYSCORE', 'LIMIT', 0, BATCH)
+  local prefixes = call('ZRANGE', k_ageing, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   for i = 1, #prefixes do
     if call('HEXISTS', k_state, prefixes[i]) == 1 then
-      lane_of(sunpack('>I4', prefixes[i]))
+      Q.lane_of(sunpack('>I4', prefixes[i]))
     else
       call('ZREM', k_ageing, prefixes[i])
     end
   end
 end
 
--- When something is due next; nil for never.
-local function next_due()
-  local first
-  for _, key in ipairs({ k_due, k_deadlines, k_gated }) do
+-- Does what is due; what only gates wait for is for a claim.
+function Q.pass_due()
+  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
+  if Q.was_due then
+    Q.promote()
+    Q.expire()
+  end
+  if Q.was_rising then
+    Q.rise()
+  end
+end
+
+local function first_score(...)
+  local first = Q.NEVER
+  for _, key in ipairs({ ... }) do
     local one = call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    if one[2] and (not first or tonumber(one[2]) < first) then
-      first = tonumber(one[2])
+    if one[2] then
+      first = math.min(first, tonumber(one[2]))
     end
   end
   return first
+end
+
+-- Finds out when something is due next, once what was due is done. It may turn out earlier than it is: what was due then
+-- has gone another way.
+function Q.look_ahead()
+  if Q.was_due then
+    Q.due_at = first_score(k_due, k_deadlines, k_gated)
+  end
+  if Q.was_rising then
+    Q.rise_at = first_score(k_boosts, k_ageing)
+  end
 end

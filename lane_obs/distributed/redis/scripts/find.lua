@@ -4,13 +4,13 @@ local raw = call('HGET', k_heads, request.id)
 if not raw then
   return { mpack({}) }
 end
-local c = to_command(request.id, raw)
-local l = lane_of(c.lane)
+local c = Q.to_command(request.id, raw)
+local l = Q.lane_of(c.lane)
 local due = call('ZSCORE', k_due, c.id)
 local ahead, member = 0, ''
-if c.state == READY then
-  ahead = call('ZLEXCOUNT', k_ready, '[' .. l.prefix, '(' .. place_in_line(l, c))
-elseif c.state == RUNNING then
+if c.state == Q.READY then
+  ahead = call('ZLEXCOUNT', k_ready, '[' .. l.prefix, '(' .. Q.place_in_line(l, c))
+elseif c.state == Q.RUNNING then
   local info = call('HGET', k_info, c.holder)
   member = info and munpack(info)[1] or c.holder
 end

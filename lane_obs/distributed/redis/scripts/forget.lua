@@ -5,13 +5,13 @@ local code = tonumber(call('HGET', k_names, request.name) or -1)
 if code < 0 then
   return { mpack({ false }) }
 end
-local l = lane_of(code)
+local l = Q.lane_of(code)
 if l.ready + l.delayed + l.backoff + l.running > 0 then
   return { mpack({ false }) }
 end
-held = held - l.min
+Q.held = Q.held - l.min
 l.min = 0
-save_all()
+Q.save_all()
 if l.dead > 0 then
   call('HSET', k_names, request.name, -code)
 else

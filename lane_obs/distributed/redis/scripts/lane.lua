@@ -1,18 +1,18 @@
 -- Lanes: counts and policies of those that this run touches, and their places among the claimable ones.
 -- ready, delayed, backoff, running, held by partitions, dead, paused, gated; priority, min, max, most pending (-1: none),
 -- flags; level, when last served and lined up, place (0: none, 1: own, 2: open).
-local LANE = '<ddddddddddddddddd'
-local LIMITED, BOOSTED, AGEING, RUNS_LATE, OWN, OPEN = 1, 2, 4, 8, 1, 2
-local lanes, touched = {}, {}
+Q.LANE = '<ddddddddddddddddd'
+Q.LIMITED, Q.BOOSTED, Q.AGEING, Q.RUNS_LATE, Q.OWN, Q.OPEN = 1, 2, 4, 8, 1, 2
+Q.lanes, Q.touched = {}, {}
 
-local function keep_lane(l)
-  lanes[l.code] = l
-  touched[#touched + 1] = l
+function Q.keep_lane(l)
+  Q.lanes[l.code] = l
+  Q.touched[#Q.touched + 1] = l
   return l
 end
 
-local function lane_of(code)
-  local l = lanes[code]
+function Q.lane_of(code)
+  local l = Q.lanes[code]
   if l then
     return l
   end
@@ -22,54 +22,54 @@ local function lane_of(code)
   end
   l = { code = code, prefix = spack('>I4', code) }
   l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated, l.priority, l.min, l.max, l.most, l.flags,
-    l.level, l.served, l.asked, l.place = sunpack(LANE, raw)
+    l.level, l.served, l.asked, l.place = sunpack(Q.LANE, raw)
   l.was, l.was_level, l.was_turn = l.place, l.level, spack('>I6I6I4', l.served, l.asked, code)
-  return keep_lane(l)
+  return Q.keep_lane(l)
 end
 
 -- Where a lane belongs now; lines it up anew where it was not.
-local function place(l)
+function Q.place(l)
   local at = 0
   if l.ready > l.held and l.paused == 0 and l.running < l.max and l.gated == 0 then
-    at = (limit < 0 or l.running < l.min) and OWN or OPEN
+    at = (Q.limit < 0 or l.running < l.min) and Q.OWN or Q.OPEN
     if l.place == 0 then
-      asked = asked + 1
-      l.asked = asked
+      Q.asked = Q.asked + 1
+      l.asked = Q.asked
     end
   end
   l.place = at
   return at
 end
 
-local function lane_started(l)
-  running = running + 1
+function Q.lane_started(l)
+  Q.running = Q.running + 1
   l.running = l.running + 1
   if l.running > l.min then
-    held = held + 1
+    Q.held = Q.held + 1
   end
 end
 
-local function lane_ended(l)
-  running = running - 1
+function Q.lane_ended(l)
+  Q.running = Q.running - 1
   l.running = l.running - 1
   if l.running >= l.min then
-    held = held - 1
+    Q.held = Q.held - 1
   end
 end
 
-local SETS = { k_own, k_open }
+Q.SETS = { k_own, k_open }
 
 -- Writes all lanes that were touched; tells whether one of them may start something.
-local function save_lanes()
+function Q.save_lanes()
   local state, out, into, may = {}, { {}, {} }, { {}, {} }, false
-  for i = 1, #touched do
-    local l = touched[i]
-    local at = place(l)
+  for i = 1, #Q.touched do
+    local l = Q.touched[i]
+    local at = Q.place(l)
     local turn = spack('>I6I6I4', l.served, l.asked, l.code)
     if at ~= l.was or turn ~= l.was_turn or l.level ~= l.was_level then
       if l.was ~= 0 then
-        local gone = out[l.was]
-        gone[#gone + 1] = l.was_turn
+        local old = out[l.was]
+        old[#old + 1] = l.was_turn
       end
       if at ~= 0 then
         local new = into[at]
@@ -77,19 +77,19 @@ local function save_lanes()
       end
       l.was, l.was_level, l.was_turn = at, l.level, turn
     end
-    if (at == OWN and (limit < 0 or running < limit)) or (at == OPEN and held < limit) then
+    if (at == Q.OWN and (Q.limit < 0 or Q.running < Q.limit)) or (at == Q.OPEN and Q.held < Q.limit) then
       may = true
     end
     state[#state + 1] = l.prefix
-    state[#state + 1] = spack(LANE, l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated,
+    state[#state + 1] = spack(Q.LANE, l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated,
       l.priority, l.min, l.max, l.most, l.flags, l.level, l.served, l.asked, at)
   end
   for at = 1, 2 do
     if #out[at] > 0 then
-      call('ZREM', SETS[at], unpack(out[at]))
+      call('ZREM', Q.SETS[at], unpack(out[at]))
     end
     if #into[at] > 0 then
-      call('ZADD', SETS[at], unpack(into[at]))
+      call('ZADD', Q.SETS[at], unpack(into[at]))
     end
   end
   if #state > 0 then

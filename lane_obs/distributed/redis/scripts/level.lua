@@ -1,19 +1,19 @@
 -- Boosts: the levels of commands in their lanes, and of lanes, which is that of their next command.
-local policies = {}
+Q.policies = {}
 
 -- The policies of a lane that a run seldom needs.
-local function policy_of(l)
-  local p = policies[l.code]
+function Q.policy_of(l)
+  local p = Q.policies[l.code]
   if not p then
     p = munpack(call('HGET', k_lanes, l.prefix))
-    policies[l.code] = p
+    Q.policies[l.code] = p
   end
   return p
 end
 
 -- The level of a command in a lane, and when it changes next (nil: never). A change counts a microsecond early.
-local function level_at(l, submitted_at, deadline)
-  local boost, age = policy_of(l).boost, now - submitted_at + 1
+function Q.level_at(l, submitted_at, deadline)
+  local boost, age = Q.policy_of(l).boost, now - submitted_at + 1
   local less, nexts = 0, nil
   if boost.every then
     local times = math.max(0, math.floor(age / boost.every))
@@ -37,36 +37,38 @@ local function level_at(l, submitted_at, deadline)
 end
 
 -- Works out the level of a command that is ready from now on.
-local function set_level(l, c)
-  local level, rises_at = level_at(l, c.submitted, c.deadline)
-  c.level = LEVEL - (l.priority - level)
+function Q.set_level(l, c)
+  local level, rises_at = Q.level_at(l, c.submitted, c.deadline)
+  c.level = Q.LEVEL - (l.priority - level)
   if rises_at then
     call('ZADD', k_boosts, rises_at, c.id)
-    if not has(c, RISING) then
-      c.flags = c.flags + RISING
+    Q.rise_at = math.min(Q.rise_at, rises_at)
+    if not Q.has(c, Q.RISING) then
+      c.flags = c.flags + Q.RISING
     end
-  elseif has(c, RISING) then
+  elseif Q.has(c, Q.RISING) then
     call('ZREM', k_boosts, c.id)
-    c.flags = c.flags - RISING
+    c.flags = c.flags - Q.RISING
   end
 end
 
-local function stop_rising(c)
-  if has(c, RISING) then
+function Q.stop_rising(c)
+  if Q.has(c, Q.RISING) then
     call('ZREM', k_boosts, c.id)
-    c.flags = c.flags - RISING
+    c.flags = c.flags - Q.RISING
   end
 end
 
 -- The level of a lane whose next command is at this place in line.
-local function level_by(l, place_of_head)
-  if band(l.flags, AGEING) == 0 then
-    return l.priority - (LEVEL - sunpack('>I4', place_of_head, 5))
+function Q.level_by(l, place_of_head)
+  if band(l.flags, Q.AGEING) == 0 then
+    return l.priority - (Q.LEVEL - sunpack('>I4', place_of_head, 5))
   end
-  local c = to_command('', call('HGET', k_heads, ssub(place_of_head, 15)))
-  local level, rises_at = level_at(l, c.submitted, 0)
+  local c = Q.to_command('', call('HGET', k_heads, ssub(place_of_head, 15)))
+  local level, rises_at = Q.level_at(l, c.submitted, 0)
   if rises_at then
     call('ZADD', k_ageing, rises_at, l.prefix)
+    Q.rise_at = math.min(Q.rise_at, rises_at)
   else
     call('ZREM', k_ageing, l.prefix)
   end
@@ -74,20 +76,20 @@ local function level_by(l, place_of_head)
 end
 
 -- Works out the level of a lane anew. What is new must be written before.
-local function relevel(l)
+function Q.relevel(l)
   l.level = l.priority
-  if band(l.flags, BOOSTED + AGEING) ~= 0 then
+  if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
     local first = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
     if first[1] then
-      l.level = level_by(l, first[1])
+      l.level = Q.level_by(l, first[1])
     else
       call('ZREM', k_ageing, l.prefix)
     end
   end
 end
 
-local function relevel_all()
-  for i = 1, #touched do
-    relevel(touched[i])
+function Q.relevel_all()
+  for i = 1, #Q.touched do
+    Q.relevel(Q.touched[i])
   end
 end

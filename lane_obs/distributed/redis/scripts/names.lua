@@ -1,3 +1,3 @@
 --@ core
 -- The codes of all lanes by name.
-return { mpack({ epoch, call('HGETALL', k_names) }) }
+return { mpack({ Q.epoch, call('HGETALL', k_names) }) }

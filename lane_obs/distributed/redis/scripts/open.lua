@@ -3,14 +3,14 @@
 -- Answers the epoch and the codes of all lanes by name.
 if not request.looks then
   for i = 1, #request.lanes do
-    declare(request.lanes[i])
+    Q.declare(request.lanes[i])
   end
   if #request.lanes > 0 then
-    limit, most_letters = request.limit, request.letters
+    Q.limit, Q.most_letters = request.limit, request.letters
   end
   call('ZADD', k_members, now + request.lease * 1000, me)
   call('HSET', k_info, me, mpack(request.info))
-  fresh = 1
-  save_all()
+  Q.fresh = 1
+  Q.save_all()
 end
-return { mpack({ epoch, call('HGETALL', k_names) }) }
+return { mpack({ Q.epoch, call('HGETALL', k_names) }) }

@@ -5,11 +5,11 @@ local code = tonumber(call('HGET', k_names, request.lane) or -1)
 if code < 0 then
   return { mpack({}) }
 end
-local l = lane_of(code)
+local l = Q.lane_of(code)
 local changed = (l.paused == 1) ~= request.paused
 if changed then
   l.paused = request.paused and 1 or 0
-  fresh = 1
-  save_all()
+  Q.fresh = 1
+  Q.save_all()
 end
-return answer_with({ changed }, {})
+return Q.answer_with({ changed }, {})

@@ -4,9 +4,9 @@ local ids, count = request.ids or call('ZRANGE', k_letter_order, 0, 499), 0
 for i = 1, #ids do
   local record = call('HGET', k_letters, ids[i])
   if record then
-    remove_letter(ids[i], record)
+    Q.remove_letter(ids[i], record)
     count = count + 1
   end
 end
-save_all()
+Q.save_all()
 return { mpack({ count }) }

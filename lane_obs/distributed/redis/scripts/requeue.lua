@@ -5,25 +5,25 @@ for i = 1, #request.ids do
   local id = request.ids[i]
   local record = call('HGET', k_letters, id)
   if record and call('HEXISTS', k_heads, id) == 0 then
-    local head, body, l = remove_letter(id, record)
-    seq = seq + 1
-    submitted = submitted + 1
-    local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = LEVEL, delayed = 0, backed = 0,
-      submitted = now, deadline = 0, cost = head[6], origin = me, seq = seq, part = head[7], key = head[8] }
+    local head, body, l = Q.remove_letter(id, record)
+    Q.seq = Q.seq + 1
+    Q.submitted = Q.submitted + 1
+    local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = Q.LEVEL, delayed = 0, backed = 0,
+      ran = 0, submitted = now, deadline = 0, cost = head[6], origin = me, seq = Q.seq, part = head[7], key = head[8] }
     if c.part ~= '' then
-      c.flags = PARTED
+      c.flags = Q.PARTED
     end
     if c.key ~= '' then
       if call('HSETNX', k_keys, c.key, id) == 1 then
-        c.flags = c.flags + KEYED
+        c.flags = c.flags + Q.KEYED
       else
         c.key = ''
       end
     end
     call('HSET', k_bodies, id, body)
-    put_ready(l, c)
+    Q.put_ready(l, c)
     done[#done + 1] = id
   end
 end
-save_all()
+Q.save_all()
 return { mpack(done) }

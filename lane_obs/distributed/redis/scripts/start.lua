@@ -1,11 +1,11 @@
 -- What the start of a command with flags takes with it.
-local function start_flagged(l, c)
-  stop_rising(c)
-  if has(c, PARTED) and not has(c, STARTED) then
-    c.flags = c.flags + STARTED
-    hold_part(l, c, 1)
+function Q.start_flagged(l, c)
+  Q.stop_rising(c)
+  if Q.has(c, Q.PARTED) and not Q.has(c, Q.STARTED) then
+    c.flags = c.flags + Q.STARTED
+    Q.hold_part(l, c, 1)
   end
-  if has(c, DATED) then
+  if Q.has(c, Q.DATED) then
     call('ZREM', k_deadlines, c.id)
   end
   return c.flags

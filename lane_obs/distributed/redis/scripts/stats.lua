@@ -11,7 +11,7 @@ local function add_lane(name, code)
   if ready > 0 then
     local first = call('ZRANGE', k_ready, '[' .. prefix, '(' .. spack('>I4', code + 1), 'BYLEX', 'LIMIT', 0, 1)
     local raw = first[1] and call('HGET', k_heads, ssub(first[1], 15))
-    since = raw and to_command('', raw).since
+    since = raw and Q.to_command('', raw).since
   end
   lanes[#lanes + 1] = { name, ready, delayed, backoff, busy, dead, since and (now - since) / 1000000 or false,
     paused == 1, priority, min, max, most }
@@ -39,5 +39,5 @@ for i = 1, #all, 2 do
     ended[#ended + 1] = tonumber(all[i + 1])
   end
 end
-return { mpack({ lanes, members, limit, submitted, ended, returned, letters, evicted,
+return { mpack({ lanes, members, Q.limit, Q.submitted, ended, Q.returned, Q.letters, Q.evicted,
   tonumber(call('HGET', k_meta, 'version')) }) }

@@ -17,9 +17,9 @@ local delays, deadlines, costs, keys, parts = request.delays, request.deadlines,
 local TAIL = spack('<HH', 0, 0)
 
 local function template_of(code)
-  local l = lane_of(code)
-  return { l, spack(CHANGING .. 'dddc8', READY, 0, code, 0, NOBODY, 0, 0, now, LEVEL, 0, 0, now, 0, 1, me),
-    l.prefix .. spack('>I4', LEVEL), l.most < 0 and band(l.flags, BOOSTED + AGEING) == 0 }
+  local l = Q.lane_of(code)
+  return { l, spack(Q.CHANGING .. 'dddc8', Q.READY, 0, code, 0, Q.NOBODY, 0, 0, now, Q.LEVEL, 0, 0, 0, now, 0, 1, me),
+    l.prefix .. spack('>I4', Q.LEVEL), l.most < 0 and band(l.flags, Q.BOOSTED + Q.AGEING) == 0 }
 end
 
 local function refuse(i, answer, id)
@@ -27,7 +27,7 @@ local function refuse(i, answer, id)
   special[n + 1], special[n + 2], special[n + 3] = i, answer, id
 end
 
-local function is_known(i, l, id)
+local function is_known(i, id)
   local key = keys[i]
   if key then
     local other = call('HGET', k_keys, key)
@@ -45,9 +45,9 @@ local function has_room(i, l, id)
   if l.most < 0 or l.ready + l.delayed + l.backoff < l.most then
     return true
   end
-  local policy = policy_of(l)
+  local policy = Q.policy_of(l)
   if policy.overflow == 'drop_oldest' then
-    save_waiting()
+    Q.save_waiting()
     if #new_bodies > 0 then
       call('HSET', k_bodies, unpack(new_bodies))
       new_bodies = {}
@@ -58,40 +58,40 @@ local function has_room(i, l, id)
         refuse(i, 'full', id)
         return false
       end
-      local c = to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
-      take_out(l, c)
-      end_it(l, c, 'dropped', 'failed')
+      local c = Q.to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
+      Q.take_out(l, c)
+      Q.end_it(l, c, 'dropped', 'failed')
     end
     return true
   elseif policy.overflow == 'wait' then
-    call('ZADD', k_room, 0, l.prefix .. me)
+    call('ZADD', k_room, '0', l.prefix .. me)
   end
   refuse(i, 'full', id)
   return false
 end
 
 local function take_in(i, l, id)
-  local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = LEVEL, delayed = 0, backed = 0,
-    submitted = now, deadline = 0, cost = costs[i] or 1, origin = me, seq = seq, part = parts[i] or '',
+  local c = { id = id, lane = l.code, flags = 0, attempt = 0, deaths = 0, level = Q.LEVEL, delayed = 0, backed = 0,
+    ran = 0, submitted = now, deadline = 0, cost = costs[i] or 1, origin = me, seq = Q.seq, part = parts[i] or '',
     key = keys[i] or '' }
   if keys[i] then
-    c.flags = KEYED
+    c.flags = Q.KEYED
   end
   if parts[i] then
-    c.flags = c.flags + PARTED
+    c.flags = c.flags + Q.PARTED
   end
   if deadlines[i] then
     c.deadline = now + deadlines[i]
-    if band(l.flags, RUNS_LATE) == 0 then
-      c.flags = c.flags + DATED
+    if band(l.flags, Q.RUNS_LATE) == 0 then
+      c.flags = c.flags + Q.DATED
       call('ZADD', k_deadlines, c.deadline, id)
-      note_due(c.deadline)
+      Q.note_due(c.deadline)
     end
   end
   if delays[i] then
-    put_due(l, c, DELAYED, now + delays[i])
+    Q.put_due(l, c, Q.DELAYED, now + delays[i])
   else
-    put_ready(l, c)
+    Q.put_ready(l, c)
   end
 end
 
@@ -100,7 +100,7 @@ local function was_there(i, id, raw)
     return true
   end
   if raw then
-    if to_command(id, raw).origin ~= me then
+    if Q.to_command(id, raw).origin ~= me then
       local other = keys[i] and call('HGET', k_keys, keys[i])
       refuse(i, other and 'known' or 'duplicate', other or id)
     end
@@ -123,18 +123,18 @@ for i = 1, #ids do
   if not was_there(i, id, heads[i]) then
     local t = templates[which[i]]
     local l = t[1]
-    if not is_known(i, l, id) then
+    if not is_known(i, id) then
       if has_room(i, l, id) then
         seen[id] = true
-        seq = seq + 1
-        submitted = submitted + 1
+        Q.seq = Q.seq + 1
+        Q.submitted = Q.submitted + 1
         if t[4] and not (delays[i] or deadlines[i] or costs[i] or keys[i] or parts[i]) then
           l.ready = l.ready + 1
-          fresh = fresh + 1
-          local n = #new_ready
-          new_ready[n + 1], new_ready[n + 2] = 0, t[3] .. spack('>I6', seq) .. id
-          n = #new_heads
-          new_heads[n + 1], new_heads[n + 2] = id, t[2] .. spack('<d', seq) .. TAIL
+          Q.fresh = Q.fresh + 1
+          local n = #Q.new_ready
+          Q.new_ready[n + 1], Q.new_ready[n + 2] = '0', t[3] .. spack('>I6', Q.seq) .. id
+          n = #Q.new_heads
+          Q.new_heads[n + 1], Q.new_heads[n + 2] = id, t[2] .. spack('<d', Q.seq) .. TAIL
         else
           take_in(i, l, id)
         end
@@ -146,23 +146,23 @@ for i = 1, #ids do
     end
   end
 end
-save_waiting()
+Q.save_waiting()
 if #new_bodies > 0 then
   call('HSET', k_bodies, unpack(new_bodies))
 end
-save_ends()
-relevel_all()
-if save_lanes() and fresh > 0 then
-  wake(fresh)
+Q.save_ends()
+Q.relevel_all()
+if Q.save_lanes() and Q.fresh > 0 then
+  Q.wake(Q.fresh)
 end
-if earliest then
-  wake_keeper(earliest)
+if Q.earliest then
+  Q.wake_keeper(Q.earliest)
 end
-tell_room()
-save_numbers()
-call('HSET', k_submits, me, mpack({ call = request.call, special = special, facts = facts, bodies = fact_bodies }))
-local answer = { mpack({ special, facts }) }
-for i = 1, #fact_bodies do
-  answer[i + 1] = fact_bodies[i]
+Q.tell_room()
+Q.save_numbers()
+call('HSET', k_submits, me, mpack({ call = request.call, special = special, facts = Q.facts, bodies = Q.fact_bodies }))
+local answer = { mpack({ special, Q.facts }) }
+for i = 1, #Q.fact_bodies do
+  answer[i + 1] = Q.fact_bodies[i]
 end
 return answer

@@ -3,7 +3,7 @@
 -- request: member, ttl. Answers whether there is more, and facts.
 local lost = request.member
 if not call('ZSCORE', k_lost, lost) then
-  return answer_with({ false, facts }, fact_bodies)
+  return Q.answer_with({ false, Q.facts }, Q.fact_bodies)
 end
 local info = call('HGET', k_info, lost)
 local name = info and munpack(info)[1] or lost
@@ -11,23 +11,24 @@ local ids = call('SPOP', k_held, 100)
 local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}
 
 local function take_back(id, raw)
-  local c = to_command(id, raw)
-  if c.state ~= RUNNING or c.holder ~= lost then
+  local c = Q.to_command(id, raw)
+  if c.state ~= Q.RUNNING or c.holder ~= lost then
     return
   end
-  local l = lane_of(c.lane)
-  lane_ended(l)
+  local l = Q.lane_of(c.lane)
+  Q.lane_ended(l)
   c.deaths = c.deaths + 1
-  local policy = policy_of(l)
-  if has(c, CANCEL) then
-    end_it(l, c, 'cancelled', 'cancelled')
+  c.ran = c.ran + now - c.since
+  local policy = Q.policy_of(l)
+  if Q.has(c, Q.CANCEL) then
+    Q.end_it(l, c, 'cancelled', 'cancelled')
   elseif policy.dies or c.deaths >= policy.deaths then
-    end_it(l, c, 'poisoned', 'failed', name)
+    Q.end_it(l, c, 'poisoned', 'failed', name)
   else
-    returned = returned + 1
-    tell('returned', l, c, call('HGET', k_bodies, id), name)
+    Q.returned = Q.returned + 1
+    Q.tell('returned', l, c, call('HGET', k_bodies, id), name)
     -- One that killed a process is not to kill the next at once.
-    put_back(l, c, math.min(50000 * 2 ^ (c.deaths - 1), 60000000))
+    Q.put_back(l, c, math.min(50000 * 2 ^ (c.deaths - 1), 60000000))
   end
 end
 
@@ -42,5 +43,5 @@ if not more then
   call('HDEL', k_info, lost)
   call('HDEL', k_loads, lost)
 end
-save_all()
-return answer_with({ more, facts }, fact_bodies)
+Q.save_all()
+return Q.answer_with({ more, Q.facts }, Q.fact_bodies)

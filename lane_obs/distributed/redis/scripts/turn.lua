@@ -6,59 +6,66 @@ local is_again, stale, left_idle, over = false, {}, false, 0
 -- The same turn once more, since its answer was lost: its ends are in, and what it claimed is handed out again.
 local function answer_again(record)
   local last = munpack(record)
-  local held_ids = call('SMEMBERS', k_held)
-  for i = 1, #held_ids do
-    local c = to_command(held_ids[i], call('HGET', k_heads, held_ids[i]))
+  local ids, again = call('SMEMBERS', k_held), {}
+  for i = 1, #ids do
+    local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
     if c.token > last.token and c.token <= last.token + last.count then
-      add_row(c.id, c.lane, c.token, c.attempt, c.deaths, c.submitted, c.delayed, c.backed, c.deadline)
-      bodies[#bodies + 1] = call('HGET', k_bodies, c.id)
+      again[#again + 1] = c
     end
+  end
+  table.sort(again, function(one, other)
+    return one.token < other.token
+  end)
+  for i = 1, #again do
+    Q.add_row(again[i])
+    Q.bodies[i] = call('HGET', k_bodies, again[i].id)
   end
   return last.stale, last.facts, last.fact_bodies
 end
 
 local function end_flagged(l, c, state, delay)
   if state == 'backoff' or state == 'ready' then
-    if has(c, CANCEL) then
-      end_it(l, c, 'cancelled', 'cancelled')
+    if Q.has(c, Q.CANCEL) then
+      Q.end_it(l, c, 'cancelled', 'cancelled')
       return
     end
     if state == 'ready' then
       c.attempt = c.attempt - 1
-      put_back(l, c)
+      Q.put_back(l, c)
     else
-      put_back(l, c, delay)
+      Q.put_back(l, c, delay)
     end
   else
-    let_go(l, c)
+    Q.let_go(l, c)
   end
 end
 
 local function end_one(i, id, raw)
   local _, flags, code = sunpack('<BBI4', raw)
-  local l, state = lane_of(code), request.states[i]
-  lane_ended(l)
+  local l, state = Q.lane_of(code), request.states[i]
+  Q.lane_ended(l)
   local cost, letter = request.costs[i], request.letters[i]
   if flags == 0 and not cost and not letter and state ~= 'backoff' and state ~= 'ready' then
-    finish(id, state, ARGV[3 + i])
+    Q.finish(id, state, ARGV[3 + i])
     return
   end
-  local c = to_command(id, raw)
+  local c = Q.to_command(id, raw)
+  c.ran = c.ran + now - c.since
   if cost then
-    settle_cost(l, c, cost)
+    Q.settle_cost(l, c, cost)
   end
   if letter then
-    bury(l, c, state, '', ARGV[letter])
+    Q.bury(l, c, state, '', ARGV[letter])
   end
   end_flagged(l, c, state, request.delays[i] or 0)
   if state ~= 'backoff' and state ~= 'ready' then
-    finish(id, state, ARGV[3 + i])
+    Q.finish(id, state, ARGV[3 + i])
   end
 end
 
 local function is_held(raw, wanted)
   local state, _, _, number, holder = sunpack('<BBI4dc8', raw)
-  return state == RUNNING and number == wanted and holder == me
+  return state == Q.RUNNING and number == wanted and holder == me
 end
 
 local function take_ends()
@@ -85,7 +92,7 @@ local function take_progress()
     local raw, members = call('HGET', k_heads, id), call('HGET', k_watch, id)
     if raw and members and is_held(raw, number) then
       for at = 1, #members, 8 do
-        send(ssub(members, at, at + 7), { 'p', { id }, {}, { #data } }, data)
+        Q.send(ssub(members, at, at + 7), { 'p', { id }, {}, { #data } }, data)
       end
     end
   end
@@ -97,17 +104,18 @@ local function rest(missing)
     return nil
   end
   if missing == 0 then
-    left_idle = call('ZREM', k_idle, me) == 1 or call('HGET', k_meta, 'keeper') == me
+    left_idle = call('ZREM', k_idle, me) == 1 or Q.keeper == me
+    if Q.keeper == me then
+      Q.keeper = Q.NOBODY
+    end
     return nil
   end
   call('ZADD', k_idle, missing, me)
-  local member = keeper()
-  if member and member ~= me then
+  if Q.keeper ~= me and Q.is_timed() then
     return nil
   end
-  local at = next_due()
-  call('HSET', k_meta, 'keeper', me, 'known', at or 0)
-  return at
+  Q.keeper, Q.known = me, Q.due_at
+  return Q.due_at < Q.NEVER and Q.due_at or nil
 end
 
 local again = call('HGET', k_turns, me)
@@ -116,10 +124,10 @@ if again then
 end
 if is_again then
   local refused, told, told_bodies = answer_again(again)
-  local at = call('HGET', k_meta, 'keeper') == me and next_due()
-  local answer = { mpack({ refused, rows, told, at and (at - now) / 1000000 or false }) }
-  for i = 1, #bodies do
-    answer[#answer + 1] = bodies[i]
+  local at = Q.keeper == me and Q.due_at < Q.NEVER and Q.due_at
+  local answer = { mpack({ refused, Q.rows, told, at and (at - now) / 1000000 or false }) }
+  for i = 1, #Q.bodies do
+    answer[#answer + 1] = Q.bodies[i]
   end
   for i = 1, #told_bodies do
     answer[#answer + 1] = told_bodies[i]
@@ -133,40 +141,39 @@ end
 if #request.progress > 0 then
   take_progress()
 end
-promote()
-expire()
-rise()
-save_waiting()
-local first_token = token
+Q.pass_due()
+Q.save_waiting()
+local first_token = Q.token
 if request.want > 0 then
-  claim(request.want)
-  if #taken > 0 then
-    hand_out(first_token)
+  Q.claim(request.want)
+  if #Q.taken > 0 then
+    Q.hand_out(first_token)
   end
 end
-save_ends()
-relevel_all()
-save_limits()
-local may = save_lanes() or (#taken == request.want and next_lane() ~= nil)
-local due = rest(request.want - #taken)
-if may or (left_idle and next_due()) then
-  wake(1)
+Q.save_ends()
+Q.relevel_all()
+Q.save_limits()
+local may = Q.save_lanes() or (#Q.taken == request.want and Q.next_lane() ~= nil)
+Q.look_ahead()
+local due = rest(request.want - #Q.taken)
+if may or (left_idle and Q.due_at < Q.NEVER) then
+  Q.wake(1)
 end
-if earliest and not due then
-  wake_keeper(earliest)
+if not due and Q.due_at < Q.NEVER and (Q.keeper == Q.NOBODY or Q.due_at < Q.known) then
+  Q.wake_keeper(Q.due_at)
 end
-tell_room()
-if #taken ~= over then
-  call('HINCRBY', k_loads, me, #taken - over)
+Q.tell_room()
+if #Q.taken ~= over then
+  call('HINCRBY', k_loads, me, #Q.taken - over)
 end
-save_numbers()
-call('HSET', k_turns, me, mpack({ turn = request.turn, token = first_token, count = #taken, stale = stale, facts = facts,
-  fact_bodies = fact_bodies }))
-local answer = { mpack({ stale, rows, facts, due and (due - now) / 1000000 or false }) }
-for i = 1, #bodies do
-  answer[#answer + 1] = bodies[i]
+Q.save_numbers()
+call('HSET', k_turns, me, mpack({ turn = request.turn, token = first_token, count = #Q.taken, stale = stale, facts = Q.facts,
+  fact_bodies = Q.fact_bodies }))
+local answer = { mpack({ stale, Q.rows, Q.facts, due and (due - now) / 1000000 or false }) }
+for i = 1, #Q.bodies do
+  answer[#answer + 1] = Q.bodies[i]
 end
-for i = 1, #fact_bodies do
-  answer[#answer + 1] = fact_bodies[i]
+for i = 1, #Q.fact_bodies do
+  answer[#answer + 1] = Q.fact_bodies[i]
 end
 return answer

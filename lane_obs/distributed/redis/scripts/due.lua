@@ -41,6 +41,9 @@ function Q.rise()
     local l = Q.lane_of(c.lane)
     local is_lined_up = call('ZREM', k_ready, Q.place_in_line(l, c)) == 1
     Q.set_level(l, c)
+    if l.gated ~= 0 then
+      Q.leave_gate(l)
+    end
     call('HSET', k_heads, c.id, Q.to_header(c))
     if is_lined_up then
       call('ZADD', k_ready, 0, Q.place_in_line(l, c))

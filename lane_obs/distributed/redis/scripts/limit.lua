@@ -114,8 +114,10 @@ function Q.time_gate(g)
 end
 
 function Q.hold_at(g, l, cost)
+  local at = Q.place_at(g, l, cost)
   l.gated = 1
-  call('ZADD', k_gates, '0', Q.place_at(g, l, cost))
+  call('ZADD', k_gates, '0', at)
+  call('HSET', k_waiting, l.prefix, at)
   Q.time_gate(g)
 end
 
@@ -219,8 +221,9 @@ function Q.open_gates()
     local g = Q.gate_of(fields[i])
     local first = Q.first_at(g)
     if first then
-      call('ZREM', k_gates, first)
       local code = sunpack('>I4', first, #g.id + 17)
+      call('ZREM', k_gates, first)
+      call('HDEL', k_waiting, spack('>I4', code))
       if call('HEXISTS', k_state, spack('>I4', code)) == 1 then
         local l = Q.lane_of(code)
         l.gated = 0

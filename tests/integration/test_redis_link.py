@@ -265,6 +265,24 @@ async def test_closing_ends_calls_and_none_begins(start_server: Any) -> None:
         assert "closed" in str(end)
 
 
+async def test_a_listener_that_raises_does_not_end_the_link(start_server: Any) -> None:
+    server, told = start_server(aof="always"), []
+
+    def listen(up: bool, _reason: str) -> None:
+        told.append(up)
+        raise ValueError("a fault of whoever listens")
+
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    async with connected(server.url, on_state=listen) as link:
+        for _ in range(2):
+            server.kill()
+            await asyncio.to_thread(server.start)
+            await link.run(ECHO, ["k"], [1], wait=20)
+        await until(lambda: len(told) == 4)
+    assert (told, len(faults)) == ([False, True] * 2, 4)
+
+
 async def test_a_subscription_hears_all_channels_and_comes_back(server: Server) -> None:
     heard: list[bytes] = []
     subscribed: list[int] = []

@@ -14,9 +14,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable, Iterator
 
-    from tests.integration.servers.proxy import Proxy
-
     from tests.integration.faults.driver import Field
+    from tests.integration.servers.proxy import Proxy
     from tests.integration.servers.server import Server
 
 

@@ -40,7 +40,7 @@ async def main() -> None:
         for other in others:
             await stack.enter_async_context(QueueManager(LANES, broker=other))
 
-        handles = await web.submit_many("mail", [(send, f"reader{number}@example.org") for number in range(4)])
+        handles = await web.submit_many("mail", [(send, f"reader{number}@example.org") for number in range(3)])
         print(await asyncio.gather(*handles))
 
         bad = await web.submit("urgent", send, "nobody")

@@ -94,7 +94,7 @@ attempt 2 was refused; next one after 2.0 s
 attempt 3 was refused; next one after 4.0 s
 """,
     "shared_queue.py": """\
-['sent to reader0@example.org', 'sent to reader1@example.org', 'sent to reader2@example.org', 'sent to reader3@example.org']
+['sent to reader0@example.org', 'sent to reader1@example.org', 'sent to reader2@example.org']
 ValueError - no address: nobody
 ['mail.send']
 1 dead letter removed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -172,7 +173,10 @@ async def test_what_is_no_redis_is_told_as_such() -> None:
 
 
 async def test_a_large_question_through_a_slow_network_gets_its_time() -> None:
+    readers: list[asyncio.Task[Any] | None] = []
+
     async def read_slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        readers.append(asyncio.current_task())
         words = hiredis.Reader()
         while data := await reader.read(131_072):
             words.feed(data)
@@ -182,9 +186,14 @@ async def test_a_large_question_through_a_slow_network_gets_its_time() -> None:
                 await asyncio.sleep(0.01)
         writer.close()
 
-    slow = await asyncio.start_server(read_slowly, "127.0.0.1", 0)
-    async with connected_to(f"redis://127.0.0.1:{slow.sockets[0].getsockname()[1]}", 0.8) as link:
-        assert await link.run(ECHO, ["{a}"], [b"x" * 30_000_000], wait=20) == b"OK"
-        assert link._keeper.reason == "it was never reached"  # it never broke
-    slow.close()
-    await slow.wait_closed()
+    narrow = socket.socket()
+    narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)  # the system takes in little ahead of the reader
+    narrow.bind(("127.0.0.1", 0))
+    slow = await asyncio.start_server(read_slowly, sock=narrow)
+    try:
+        async with connected_to(f"redis://127.0.0.1:{narrow.getsockname()[1]}", 1.5) as link:
+            assert await link.run(ECHO, ["{a}"], [b"x" * 20_000_000], wait=60) == b"OK"
+            assert link._keeper.reason == "it was never reached"  # it never broke
+    finally:
+        slow.close()
+        await until(lambda: all(reader is not None and reader.done() for reader in readers))

@@ -2,6 +2,9 @@
 -- the most important of those that wait go on when the token is due.
 -- Of a limit is kept: amount, seconds, burst (-1: a window); tokens there or, of a window, taken; when that was;
 -- since when a bucket is not full.
+Q.gates = false
+
+--@cold
 Q.GATE, Q.TINY = '<dddddd', 1e-9
 Q.gates, Q.gates_of_lane = {}, {}
 

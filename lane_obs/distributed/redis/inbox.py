@@ -36,6 +36,7 @@ class Inbox:
 
     def __init__(self, session: Session, url: str, *, timeout: float, lease: float, ttl: int) -> None:
         self._session = session
+        session.ttl, session.on_facts = ttl, self.tell_facts
         self._new_heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(
             url,
             timeout=timeout,

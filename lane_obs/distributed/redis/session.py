@@ -41,6 +41,8 @@ class Session:
         epoch: the queue's code; empty before it has joined, or where there is no queue.
         lanes: names of lanes by their codes.
         codes: the other way round.
+        ttl: milliseconds for which results are kept.
+        on_facts: is called with what this member is to tell, in rows, and their bodies.
     """
 
     def __init__(self, keys: Keys, on_forgotten: Callable[[], None]) -> None:
@@ -53,6 +55,8 @@ class Session:
         self.link: Link | None = None
         self.wish: dict[str, Any] = {}
         """What it joins with."""
+        self.ttl = 0
+        self.on_facts: Callable[[Sequence[Any], Sequence[bytes]], None] = lambda _rows, _bodies: None
         self._on_forgotten = on_forgotten
         self._lock = asyncio.Lock()
         self._joins = 0
@@ -137,17 +141,25 @@ class Session:
         async with self._lock:
             if self._joins != joins:
                 return
+            told: list[tuple[Sequence[Any], Sequence[bytes]]] = []
             if answer == NOT_REGISTERED:
-                await self._give_up_held(wait)
+                told = await self._give_up_held(wait)
                 self.wish["looks"] = False
             await self.join(wait=wait)
+            for rows, bodies in told:
+                self.on_facts(rows, bodies)
             self._on_forgotten()
 
-    async def _give_up_held(self, wait: float | None) -> None:
-        """Has the commands that this member held taken from it, should nobody have done so yet."""
+    async def _give_up_held(self, wait: float | None) -> list[tuple[Sequence[Any], Sequence[bytes]]]:
+        """Has the commands that this member held taken from it, should nobody have done so yet; gives the facts."""
         program, more = load("sweep"), True
+        told: list[tuple[Sequence[Any], Sequence[bytes]]] = []
         while more:
-            answer = await self._run(program, [self.code, self.epoch, encode({"member": self.code, "ttl": 0})], wait)
+            request = encode({"member": self.code, "ttl": self.ttl})
+            answer = await self._run(program, [self.code, self.epoch, request], wait)
             if type(answer) is int:
-                return
-            more = decode(answer[0])[0]
+                break
+            more, rows = decode(answer[0])
+            if rows:
+                told.append((rows, answer[1:]))
+        return told

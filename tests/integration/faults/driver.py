@@ -136,8 +136,9 @@ class Field:
         """Starts a process."""
         number = len(self.processes)
         order = {
-            "role": role, "who": f"{role}-{number}", "url": self.url, "ledger": str(self.path), "lease": self.lease,
-            "errors": str(self.folder / f"{role}-{number}.errors"), "ttl": TTL, "seed": self.seed * 1000 + number, "timeout": self.timeout, **order,
+            "role": role, "who": f"{role}-{number}", "url": self.url, "ledger": str(self.path),
+            "lease": self.lease, "errors": str(self.folder / f"{role}-{number}.errors"), "ttl": TTL,
+            "seed": self.seed * 1000 + number, "timeout": self.timeout, **order,
         }  # fmt: skip
         process = Process(order)
         self.processes.append(process)
@@ -197,6 +198,8 @@ class Field:
             if process.role != "worker" and process.lives:
                 assert process.end() == 0, self.troubles()
         poll(lambda: self.is_idle() or None, PATIENCE, lambda: f"an idle queue: {self.stats()} {self.troubles()}")
+        count = len(self.live("worker"))
+        poll(lambda: len(self.stats().members) <= count or None, PATIENCE, lambda: f"dead members gone: {self.stats()}")
         self.final = self.stats()
         for process in self.live("worker"):
             process.signal(signal.SIGTERM)

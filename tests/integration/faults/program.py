@@ -85,16 +85,20 @@ class Notes:
         pass
 
 
+async def take(seconds: float, fails: int, attempt: int) -> None:
+    if seconds:
+        await asyncio.sleep(seconds)
+    if attempt <= fails:
+        raise ConnectionError(attempt)
+
+
 @command("faults.work")
 async def work(seconds: float, fails: int) -> list[int]:
     """Takes its time; ends well from the attempt after `fails` on. Its value tells which attempt that was."""
     me = current()
     ledger.note("start", id=me.id, lane=me.lane, attempt=me.attempt)
     try:
-        if seconds:
-            await asyncio.sleep(seconds)
-        if me.attempt <= fails:
-            raise ConnectionError(me.id)
+        await take(seconds, fails, me.attempt)
     except BaseException as error:
         ledger.note("end", id=me.id, attempt=me.attempt, error=type(error).__name__)
         raise

@@ -14,6 +14,8 @@ from tests.integration.faults.check import Lost, check
 from tests.integration.faults.driver import Field
 from tests.integration.faults.harm import HARMS, Scene
 from tests.integration.faults.history import History
+from tests.integration.faults.leftover import check_leftovers, leftovers
+from tests.integration.faults.rules import RULES
 from tests.integration.servers.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ def play(start_server: Callable[..., Server], tmp_path: Path) -> Iterator[Play]:
                 scene.pause()
                 HARMS[kind][0](scene)
             field.finish()
+            print(leftovers(server))
+            check_leftovers(server, len(RULES))
             may_lose = {fault for kind in kinds for fault in HARMS[kind][1]}
             return check(History(field.lines()), field.final.returned, may_lose=may_lose)
 

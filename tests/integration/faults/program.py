@@ -283,11 +283,16 @@ ROLES: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {
 }
 
 
-def main(order: dict[str, Any]) -> None:
-    """What such a process runs."""
-    global ledger
+def begin(order: dict[str, Any]) -> Ledger:
+    """What every such process does first."""
     errors = os.open(order["errors"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(errors, 2)
-    ledger = Ledger(order["ledger"], order["who"])
+    return Ledger(order["ledger"], order["who"])
+
+
+def main(order: dict[str, Any]) -> None:
+    """What a worker or a producer runs."""
+    global ledger
+    ledger = begin(order)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(take_part(order))

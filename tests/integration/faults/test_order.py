@@ -72,11 +72,13 @@ def test_order_of_starts(start_server: Callable[..., Server], tmp_path: Path, ca
     print(f"LANE_OBS_FAULT_SEED={SEED}, case {case}, ledger in {tmp_path}")
     rng = random.Random(SEED * 10 + case)
     lanes, limit = draw(rng)
+    at_once = min(sum(most for _, most, _ in lanes.values()), limit or JOBS)
+    concurrency = rng.randrange(1, max(2, at_once // WORKERS + 2))
     jobs = rng.choices(list(lanes), k=JOBS)
     server = start_server()
     with Field(server.url, tmp_path, SEED) as field:
         order = {
-            "main": ordered.main, "lanes": lanes, "limit": limit, "concurrency": rng.randrange(1, 5),
+            "main": ordered.main, "lanes": lanes, "limit": limit, "concurrency": concurrency,
             "lock": str(tmp_path / "lock"),
         }  # fmt: skip
         assert field.start("single", jobs=jobs, **order).end() == 0, field.troubles()
@@ -88,4 +90,4 @@ def test_order_of_starts(start_server: Callable[..., Server], tmp_path: Path, ca
         states = {name: LaneState(*lane) for name, lane in lanes.items()}
         assert replay(field.lines(), jobs, states, limit) == JOBS
         takers = {line["who"] for line in field.lines() if line.get("claimed")}
-        assert len(takers) == WORKERS
+        assert len(takers) >= min(WORKERS, at_once // concurrency)

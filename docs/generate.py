@@ -20,6 +20,8 @@ from lane_obs import alerts, events, metrics
 from lane_obs.alerts.prometheus import TARGET_DOWN
 from lane_obs.core.state import FINAL, TRANSITIONS
 from lane_obs.demo.chapter import CHAPTERS
+from lane_obs.distributed.redis.broker import RedisBroker
+from lane_obs.metrics.supervised import SUPERVISED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,8 +46,8 @@ _OVERVIEW = [
     "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
-    "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",
-    "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
+    "CommandQueue", "Cluster", "SharedCommand", "SharedLetter", "QueueConfig", "QueueStats", "LaneStats", "Explanation",
+    "DrainReport", "WaitByCause", "Sink", "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
 ]  # fmt: skip
 # Methods that other parts of the library call.
 _INTERNAL = {
@@ -55,6 +57,7 @@ _INTERNAL = {
     "EventStream": {"put"},
     "MemorySink": {"handle", "close"},
     "BackgroundSink": {"handle", "close", "take_failure"},
+    "Cluster": {"later", "close"},
 }
 
 
@@ -267,8 +270,16 @@ def _api() -> str:
 
 
 def _metrics() -> str:
+    return _metric_table(metrics.CATALOGUE)
+
+
+def _worker_metrics() -> str:
+    return _metric_table(SUPERVISED)
+
+
+def _metric_table(catalogue: Iterable[metrics.Metric]) -> str:
     rows = []
-    for metric in metrics.CATALOGUE:
+    for metric in catalogue:
         labels = [f"`{label}`" for label in metric.labels] + [f"(`{label}`)" for label in metric.opt_in]
         rows.append((f"`{metric.name}`", metric.kind, ", ".join(labels), metric.help))
     return table(["Metric", "Type", "Labels", "Meaning"], rows)
@@ -390,10 +401,12 @@ PARTS: dict[str, Callable[[], str]] = {
     "measures": _measures,
     "metric-labels": _metric_labels,
     "metrics": _metrics,
+    "worker-metrics": _worker_metrics,
     "monitor-config": lambda: _fields(lane_obs.MonitorConfig),
     "overview": _overview,
     "priority-boost": lambda: _fields(lane_obs.PriorityBoost),
     "queue-options": lambda: _fields(lane_obs.CommandQueue, lane_obs.QueueManager, column="Argument"),
+    "redis-broker": lambda: _fields(RedisBroker, column="Argument"),
     "retry-policy": lambda: _fields(lane_obs.RetryPolicy),
     "rule": lambda: _fields(lane_obs.Rule),
     "runbook": _runbook,

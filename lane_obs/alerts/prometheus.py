@@ -43,7 +43,7 @@ TARGET_DOWN: Final = AlertSpec(
 """The one alert that only Prometheus can raise."""
 
 _VALUE: Final = {"seconds": "humanizeDuration", "ratio": "humanizePercentage", "": "humanize"}
-_WHO: Final = "job, instance, queue, lane"
+_WHO: Final = "job, instance, process, queue, lane"
 
 
 def prometheus_rules(specs: Sequence[AlertSpec], interval: float, job: str = JOB) -> str:

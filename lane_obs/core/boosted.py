@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from heapq import heapify, heappop, heappush
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from lane_obs.core.state import State
 
 if TYPE_CHECKING:
     from lane_obs.core.record import Record
+    from lane_obs.core.timer import Entry
 
 _READY = State.READY
 _COMPACT_FLOOR = 64
-_by_seq = attrgetter("seq")
 
 
 class BoostedQueue:
@@ -25,10 +25,12 @@ class BoostedQueue:
     stays behind and counts for nothing: where a command stands, its level is the command's own, and the command is
     ready and not taken out. All is built anew when more than half of the places count for nothing.
 
+    Where all have one deadline, the levels of new commands change in their order as well: one timer does for them.
+
     A level changes inside only together with a call of `changed`. Commands are put in in the order of their `since`.
     """
 
-    __slots__ = ("_fresh", "_fresh_level", "_ghosts", "_heap", "_inside", "_pushes")
+    __slots__ = ("_fresh", "_ghosts", "_inside", "_pushes", "fresh_level", "last_rise", "raised", "rise")
 
     def __init__(self) -> None:
         self._inside: dict[Record, None] = {}
@@ -36,21 +38,35 @@ class BoostedQueue:
         self._ghosts = 0
         """Commands inside that have ended."""
         self._fresh: deque[Record] = deque()
-        self._fresh_level = 0
+        self.fresh_level = 0
         # The third item settles ties: a command that ended here and was requeued stands inside twice.
-        self._heap: list[tuple[int, int, int, Record]] = []
+        self.raised: list[tuple[int, int, int, Record]] = []
         self._pushes = 0
+        self.rise: Entry | None = None
+        """The timer for the first of the new ones whose level changes. Its owner sets it."""
+        self.last_rise = 0.0
+        """When that of the last of them does; infinity where one has no such time."""
 
-    def add(self, record: Record) -> None:
-        """Puts in a command that has a higher number than all others so far."""
+    def add(self, record: Record, rises_at: float = math.inf) -> bool:
+        """Puts in a command that has a higher number than all others so far; whether its level changes in turn.
+
+        Args:
+            record: the command.
+            rises_at: when its level changes; infinity for never.
+        """
         self._inside[record] = None
         fresh = self._fresh
         if not fresh:
-            self._fresh_level = record.level
-        if record.level == self._fresh_level:
-            fresh.append(record)
-        else:
+            self.fresh_level = record.level
+        elif record.level != self.fresh_level:
             self._push(record)
+            return False
+        elif rises_at < self.last_rise:
+            fresh.append(record)
+            return False
+        fresh.append(record)
+        self.last_rise = rises_at
+        return True
 
     def put_back(self, record: Record) -> None:
         """Puts in a command that takes its old place among those of its level; its `since` must be set."""
@@ -64,21 +80,23 @@ class BoostedQueue:
 
     def _push(self, record: Record) -> None:
         self._pushes += 1
-        heappush(self._heap, (record.level, record.seq, self._pushes, record))
+        heappush(self.raised, (record.level, record.seq, self._pushes, record))
 
     def pop(self) -> Record:
         """Takes out the next command. There must be one; the caller starts it."""
-        heap, fresh, inside = self._heap, self._fresh, self._inside
+        heap, fresh, inside = self.raised, self._fresh, self._inside
         # Nearly always nothing is boosted, and the first new command is next: seen here, it takes half the time. Its
         # level is that of all then, as another one would stand in the heap.
-        record = None if heap else fresh[0]
-        if record is None or record.state is not _READY or record not in inside:
+        record = None if heap or self._ghosts else fresh[0]
+        if record is not None and record in inside:
+            fresh.popleft()
+        else:
             record = self.peek()
             assert record is not None
-        if heap and heap[0][3] is record:
-            heappop(heap)
-        else:
-            fresh.popleft()
+            if heap and heap[0][3] is record:
+                heappop(heap)
+            else:
+                fresh.popleft()
         del inside[record]
         if len(fresh) + len(heap) > 2 * (len(inside) - self._ghosts):  # seldom, and asked here it saves the call
             self._compact()
@@ -92,33 +110,43 @@ class BoostedQueue:
     def _compact(self) -> None:
         """Lets go of places that count for nothing, once they are more than half."""
         live = len(self._inside) - self._ghosts
-        if len(self._fresh) + len(self._heap) <= 2 * live + _COMPACT_FLOOR:
+        if len(self._fresh) + len(self.raised) <= 2 * live + _COMPACT_FLOOR:
             return
+        self.rebuild()
+
+    def rebuild(self) -> None:
+        """Lets go of all places that count for nothing."""
         inside = [record for record in self._inside if record.state is _READY]
-        level = self._fresh_level
         self._inside = dict.fromkeys(inside)  # whole: another thread may be reading the old one
         self._ghosts = 0
-        self._fresh = deque(sorted((record for record in inside if record.level == level), key=_by_seq))
-        self._heap = [(record.level, record.seq, 0, record) for record in inside if record.level != level]
-        heapify(self._heap)
+        level, known = self.fresh_level, self._inside
+        fresh = dict.fromkeys(record for record in self._fresh if record in known and record.level == level)
+        self._fresh = deque(fresh)
+        self.raised = [(record.level, record.seq, 0, record) for record in inside if record not in fresh]
+        heapify(self.raised)
 
     def peek(self) -> Record | None:
         """The next command, left inside; `None` when there is none."""
-        fresh, heap, inside, level = self._fresh, self._heap, self._inside, self._fresh_level
-        while fresh:
-            first = fresh[0]
-            if first.state is _READY and first.level == level and first in inside:
-                break
-            self._let_go(fresh.popleft())
+        first, heap, inside, level = self.first_fresh(), self.raised, self._inside, self.fresh_level
         while heap:
             place = heap[0]
             record = place[3]
             if record.state is _READY and record.level == place[0] and record in inside:
-                if not fresh or place[0] < level or (place[0] == level and place[1] <= fresh[0].seq):
+                if first is None or place[0] < level or (place[0] == level and place[1] <= first.seq):
                     return record
                 break
             self._let_go(heappop(heap)[3])
-        return fresh[0] if fresh else None
+        return first
+
+    def first_fresh(self) -> Record | None:
+        """The first of the new ones whose level is as it was; `None` when there is none."""
+        fresh, inside, level = self._fresh, self._inside, self.fresh_level
+        while fresh:
+            first = fresh[0]
+            if first.state is _READY and first.level == level and first in inside:
+                return first
+            self._let_go(fresh.popleft())
+        return None
 
     def _let_go(self, record: Record) -> None:
         if record.state is not _READY and record in self._inside:

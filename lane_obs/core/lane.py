@@ -41,6 +41,7 @@ class Lane:
         "_waits_since",
         "_waits_with",
         "alarm",
+        "boosted",
         "config",
         "counts",
         "gate",
@@ -67,12 +68,20 @@ class Lane:
         "turn",
     )
 
+    gate: Gate | None
+    """The rate limit that holds its head back."""
+    gate_head: Record | None
+    """The command that it holds back."""
+    gate_turn: Turn | None
+    """Its place among those that wait there."""
+
     def __init__(self, name: str, config: LaneConfig, contention: Contention, now: float) -> None:
         self.name = name
         self.counts: dict[State, int] = dict.fromkeys(State, 0)
         self.ready: Ready = _order_of(config)
-        # The same, in a lane with partitions.
+        # The same, in a lane with partitions, and in one that has none and boosts.
         self.parted = self.ready if isinstance(self.ready, PartitionedQueue) else None
+        self.boosted = self.ready if isinstance(self.ready, BoostedQueue) else None
         self.running: dict[Record, None] = {}
         """Commands that run, in the order of their latest start."""
         self._blocked, self._waits_since = [0.0] * len(BLOCKS), 0.0
@@ -83,12 +92,7 @@ class Lane:
         """Its rate limits."""
         self.most = math.inf
         """What a command may cost: more is never there at once."""
-        self.gate: Gate | None = None
-        """The one that holds its head back."""
-        self.gate_head: Record | None = None
-        """The command that it holds back."""
-        self.gate_turn: Turn | None = None
-        """Its place among those that wait there."""
+        self.gate = self.gate_head = self.gate_turn = None
         self.paused = self.throttled = False
         """Throttled: whether a rate limit has held it back since it last had no ready work."""
         self.alarm: Entry | None = None

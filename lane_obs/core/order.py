@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lane_obs.config import PriorityBoost
+    from lane_obs.core.boosted import BoostedQueue
     from lane_obs.core.gate import Gates
     from lane_obs.core.lane import Lane
     from lane_obs.core.partition import PartitionedQueue
@@ -79,12 +80,13 @@ class Order:
         parted, boost, is_only = lane.parted, lane.config.boost, lane.counts[_READY] == 1
         if boost is not None:
             record.level = lane.config.priority
-            self.level(record, now)
+            if returning or parted is not None:
+                self.level(record, now)
         if returning:
             lane.ready.put_back(record)
             self._gates.recheck(lane, now)  # it may be the head
         elif parted is None:
-            lane.ready.add(record)
+            self._add(record, lane, now)
         elif parted.add(record) and not is_only:
             return  # held: it gets its mark once it is lined up
         record.ready_mark = mark = lane.meter.mark(now)
@@ -100,6 +102,27 @@ class Order:
         self.look_at(lane, now)
         self._schedule.settle(now)
 
+    def _add(self, record: Record, lane: Lane, now: float) -> None:
+        """Puts in a new command, with its level."""
+        boosted, boost, submitted_at = lane.boosted, lane.config.boost, record.submitted_at
+        if boosted is None or boost is None:
+            lane.ready.add(record)
+            return
+        record.level, changes_at = boost.level(record.level, now - submitted_at, record.deadline)
+        rises_at = submitted_at + changes_at
+        in_turn = boosted.add(record, rises_at)
+        if rises_at == _NEVER:
+            return
+        if not in_turn:
+            record.timer = self._timers.set(rises_at, timer.BOOST, record)
+        elif boosted.rise is None or boosted.rise[0] > rises_at:
+            self._set_rise(boosted, rises_at, lane)
+
+    def _set_rise(self, boosted: BoostedQueue, when: float, lane: Lane) -> None:
+        if boosted.rise is not None:
+            self._timers.cancel(boosted.rise)
+        boosted.rise = None if when == _NEVER else self._timers.set(when, timer.RISE, lane)
+
     def on_timer(self, kind: str, about: Any, now: float) -> None:
         """Does what is due: for a gate, for the head of a lane that ages, or for the level of a command."""
         if kind is timer.GATE:
@@ -107,10 +130,26 @@ class Order:
         elif kind is timer.AGE:
             about.alarm = None
             self.look_at(about, now)
+        elif kind is timer.RISE:
+            self._rise(about, now)
         else:
             about.timer = None
             self.boost(about, now)
         self._schedule.settle(now)
+
+    def _rise(self, lane: Lane, now: float) -> None:
+        """The first rise of one of a lane's new commands is due, and maybe of others."""
+        boosted, boost, priority = lane.boosted, lane.config.boost, lane.config.priority
+        assert boosted is not None
+        assert boost is not None
+        boosted.rise = None
+        while (record := boosted.first_fresh()) is not None:
+            level, changes_at = boost.level(priority, now + INSTANT - record.submitted_at, record.deadline)
+            if level == record.level:
+                self._set_rise(boosted, record.submitted_at + changes_at, lane)
+                return
+            self._timers.forget(record)
+            self.boost(record, now)
 
     def relevel(self, lane: Lane, now: float) -> None:
         """Works the levels of a lane's ready commands out anew: its priority has changed."""
@@ -128,16 +167,24 @@ class Order:
             self.level(record, now)
             if record.level != before:
                 ready.changed(record)
+        if lane.boosted is not None:
+            lane.boosted.rebuild()  # one that was raised and is not inside may come back with the level of new ones
 
     def forget_timer(self, record: Record) -> None:
         """Its level changes no more: it has started, or ended while it was ready."""
         self._timers.forget(record)
+        lane: Lane = record.home
+        if lane.boosted is not None and not lane.counts[_READY]:
+            self._set_rise(lane.boosted, _NEVER, lane)
 
     def started(self, record: Record, now: float) -> None:
         """A command of such a lane has started."""
         lane: Lane = record.home
-        if record.timer is not None:  # seldom, and asked here it saves two calls
+        if record.timer is not None or not lane.counts[_READY]:  # seldom, and asked here it saves two calls
             self.forget_timer(record)
+        boosted = lane.boosted
+        if boosted is not None and not boosted.raised and boosted.fresh_level == lane.priority == lane.config.priority:
+            return  # nothing has risen, by far the most frequent
         if lane.config.boost is not None and self._may_rise(lane, record, now):
             self.look_at(lane, now)
         elif lane.parted is not None and lane.counts[_READY] <= lane.parted.held:

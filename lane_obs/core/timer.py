@@ -24,10 +24,12 @@ BOOST: Final = "boost"
 """A waiting command's priority rises."""
 GATE: Final = "gate"
 """A rate limit lets the next command through. About a `Gate`, not a command."""
+RISE: Final = "rise"
+"""The first rise of new commands, which come in order where all have one deadline. About a `Lane`, not a command."""
 AGE: Final = "age"
 """The priority of a lane's head rises. About a `Lane`, not a command."""
 
-OF_ENGINE: Final = frozenset({BOOST, GATE, AGE})
+OF_ENGINE: Final = frozenset({BOOST, RISE, GATE, AGE})
 """Those that the engine itself sees to."""
 
 _RECORD = 3

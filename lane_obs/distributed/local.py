@@ -157,6 +157,7 @@ class LocalBroker:
         seat, self._seat = self._seat, None
         if seat is not None:
             self._shared.leave(seat)
+            self.member = ""
             self._stale += seat.stale
             self._lost += seat.lost
             storage = self._shared.life.ledger.storage

@@ -18,6 +18,7 @@ from prometheus_client.utils import floatToGoString
 
 from lane_obs.http.fetch import fetch
 from lane_obs.http.text import OPENMETRICS, Family, Series, read_families
+from lane_obs.metrics.catalogue import CLUSTER
 from lane_obs.metrics.supervised import PROCESS, WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
     from lane_obs.metrics import Metric
 
+_MOST_THREADS: Final = 32
 _GROWING: Final = frozenset({"counter", "histogram", "summary"})
+# A broker's totals are the same whoever tells of them: they do not begin at zero in a process, and go with it.
+_OF_ALL: Final = frozenset(metric.name.removesuffix("_total") for metric in CLUSTER)
 _text: Callable[[float], str] = floatToGoString
 _logger = logging.getLogger("lane_obs.http")
 
@@ -85,6 +89,7 @@ class MergedMetrics:
             self._take_last_words()
             workers = self._workers()
             self._ask(workers)
+            self._take_last_words()  # of one that has closed its queue meanwhile, and answered without
             joined: dict[str, Family] = {}
             for worker in workers:
                 for family in self._place(worker.name).families():
@@ -108,7 +113,7 @@ class MergedMetrics:
             self._place(worker.name).forget_gauges()
         if not live:
             return
-        with ThreadPoolExecutor(len(live), "lane-obs-scrape") as pool:
+        with ThreadPoolExecutor(min(len(live), _MOST_THREADS), "lane-obs-scrape") as pool:
             for worker, families in zip(live, pool.map(_scrape, live), strict=True):
                 place = self._place(worker.name)
                 if families is None:
@@ -146,7 +151,7 @@ class _Place:
             self._carry()
             self._run = run
         self._live = families
-        self._last = [family for family in families if family.type in _GROWING]
+        self._last = [family for family in families if family.type in _GROWING and family.name not in _OF_ALL]
 
     def end(self, run: int, families: list[Family]) -> None:
         """Takes what a process said last."""

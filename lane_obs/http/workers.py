@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.applications import Starlette
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from lane_obs.http.merged import MergedMetrics, Worker, Workers
+
+_THREADS: Final = 32
 
 
 class WorkersServer:
@@ -89,7 +91,7 @@ class WorkersServer:
     def _ask(self, path: str) -> list[tuple[Worker, tuple[int, bytes] | None]]:
         """What each process answers; `None` for those without pages."""
         workers = self._workers()
-        with ThreadPoolExecutor(max(1, len(workers)), "lane-obs-ask") as pool:
+        with ThreadPoolExecutor(_THREADS, "lane-obs-ask") as pool:
             return list(zip(workers, pool.map(lambda worker: _answer(worker, path), workers), strict=True))
 
 

@@ -22,7 +22,7 @@ _FROM_TALLY: Final[dict[Metric, Callable[[LaneTally], int]]] = {
 _FROM_HEALTH: Final[dict[Metric, Callable[[Any], int]]] = {
     catalogue.BROKER_DOWN: lambda health: int(not health.ready),
     catalogue.BROKER_FAILURES: lambda health: health.failures,
-    catalogue.BROKER_LEADS: lambda health: int(health.leads),
+    catalogue.BROKER_LEADS: lambda health: int(health.leads and health.ready),
 }
 _FROM_LANE: Final[dict[Metric, Callable[[Any], float]]] = {
     catalogue.CLUSTER_ACTIVE: lambda lane: lane.running,
@@ -40,23 +40,27 @@ _FROM_WHOLE: Final[dict[Metric, Callable[[Any], int]]] = {
 _ENDS: Final = tuple(str(state) for state in State if state in FINAL)
 
 
-def add_link(rows: Any, broker: Any, lanes: Mapping[str, LaneTally], worker: str | None) -> None:
-    """Adds what is about this process.
+def whole_of(broker: Any) -> Any:
+    """How the whole queue is, if this process exports that; `None` while its link is lost, as it may lead no more."""
+    return broker.leading_stats() if broker.health().ready else None
+
+
+def add_link(rows: Any, broker: Any, lanes: Mapping[str, LaneTally]) -> None:
+    """Adds what is about this process; before it has joined, and once it has left, there is no link to tell of.
 
     Args:
         rows: gets the rows, see `Rows`.
         broker: the queue's broker.
         lanes: what the events say, by lane.
-        worker: the process's id at the broker; `None` before it has joined, when there is no link to tell of.
     """
     for metric, read in _FROM_TALLY.items():
         rows[metric] += (((name,), read(lane)) for name, lane in lanes.items())
-    if worker is None:
+    if not broker.member:
         return
     health = broker.health()
     for metric, of_health in _FROM_HEALTH.items():
         rows[metric].append(((), of_health(health)))
-    rows[catalogue.WORKER_INFO].append(((worker,), 1))
+    rows[catalogue.WORKER_INFO].append(((broker.member,), 1))
 
 
 def add_cluster(rows: Any, whole: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.metrics import catalogue
-from lane_obs.metrics.brokered import add_cluster, add_link
+from lane_obs.metrics.brokered import add_cluster, add_link, whole_of
 from lane_obs.metrics.catalogue import Metric
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ class Reader:
 
     def _add_broker(self, rows: Rows, broker: Any, lanes: dict[str, LaneTally]) -> None:
         rows[catalogue.BROKER_TURN].append(((), self._from_sink("broker_turn_seconds")))
-        add_link(rows, broker, lanes, self._bus.worker)
-        if (whole := broker.leading_stats()) is not None:
+        add_link(rows, broker, lanes)
+        if (whole := whole_of(broker)) is not None:
             add_cluster(rows, whole)
 
     def _from_sink(self, name: str) -> Histogram:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lane_obs.alerts.expression import NONE
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.metrics import BUCKETS, LaneTally, Tally, catalogue
-from lane_obs.metrics.brokered import roles_of
+from lane_obs.metrics.brokered import roles_of, whole_of
 from lane_obs.metrics.catalogue import OUTCOMES
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Source:
 
     def _whole(self) -> Any:
         """How the whole queue is, if this process leads."""
-        return None if self._queue.broker is None else self._queue.broker.leading_stats()
+        return None if self._queue.broker is None else whole_of(self._queue.broker)
 
     def _read_cluster(self, metric: catalogue.Metric, values: Sequence[str]) -> list[float]:
         whole = self._whole()
@@ -202,8 +202,8 @@ class Source:
             storage = self._queue.storage
             return 0 if storage is None or storage.ready else 1
         if metric is catalogue.BROKER_DOWN:
-            has_joined = self._queue.bus.worker is not None
-            return int(has_joined and not self._queue.broker.health().ready)
+            broker = self._queue.broker
+            return int(broker is not None and bool(broker.member) and not broker.health().ready)
         if metric is catalogue.CLUSTER_MEMBERS:
             whole = self._whole()
             return NONE if whole is None else sum(roles_of(whole.members)[role] for role in values)

@@ -129,15 +129,16 @@ class QueueManager(CommandQueue, ThreadsafeSubmitter):
             raise NotStarted("drain() waits for running work: start() the queue first")
         self._intake.bind()
         began, before = self._clock.now(), self._ended_counts()
-        ends = None if limit is None else began + limit
+        until = None if limit is None else began + limit
         drained = await self._wait_idle(limit)
-        while not drained and (ends is None or self._clock.now() < ends):  # more came in the very turn of its end
-            drained = await self._wait_idle(None if ends is None else ends - self._clock.now())
+        while not drained and (until is None or self._clock.now() < until):  # more came in the very turn of its end
+            drained = await self._wait_idle(None if until is None else until - self._clock.now())
         after = self._ended_counts()
         ended = {state: after[state] - before[state] for state in after}
         report = DrainReport(self._clock.now() - began, ended, self._left())
         if not drained:
-            raise DrainTimeout(f"{report.total_left} commands are left after {limit} s of draining", report)
+            told = f", and {ends} ends are not stored yet" if (ends := self._dispatcher.idle.unsettled) else ""
+            raise DrainTimeout(f"{report.total_left} commands are left{told} after {limit} s of draining", report)
         if self._intake.refusing and not self._complete:
             self._complete = True
             self._bus.emit(events.ShutdownComplete)

@@ -98,10 +98,9 @@ class Channel:
 
         loop.add_reader(self._socket, read)
 
-    def close(self) -> None:
-        """Ends it; the running loop must not listen any more when it goes on."""
+    def unlisten(self) -> None:
+        """Listens no more; there may still be something to tell."""
         asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
 
 
 class Line:

@@ -100,14 +100,15 @@ class Child:
             served = self._serve(manager)
             try:
                 self._channel.listen(lambda: self._close(manager), told.set)
-                await manager.start()
+                if not await _start(manager, told):
+                    return 0
                 manager.bus.closers.add(lambda: self._say_last_words(manager, served))
                 self._channel.send(Ready(served.url, manager.drain_timeout or 0.0))
                 await told.wait()
                 return await self._stop(manager)
             finally:
                 await manager.close()  # again, or since it could not start
-                self._channel.close()
+                self._channel.unlisten()
                 served.close()
 
     def _configure(self, manager: QueueManager) -> None:
@@ -118,6 +119,8 @@ class Child:
         """
         if manager.broker is None:
             raise ConfigError("app", self._app, "give its queue a broker: that is where its commands come from")
+        if not manager.works:
+            raise ConfigError("app", self._app, "its queue only submits: give a worker's queue work=True")
         if self._concurrency is not None:
             manager.broker.concurrency = self._concurrency
         if self._drain_timeout is not None:
@@ -143,3 +146,18 @@ class Child:
             _logger.warning("%s: %s", error, dict(error.report.left))
         self._channel.send(Left(self._left))
         return 1 if self._left else 0
+
+
+async def _start(manager: QueueManager, told: asyncio.Event) -> bool:
+    """Starts a queue, unless the process is told to stop meanwhile: its broker may not be there yet."""
+    starting, stop = (asyncio.ensure_future(call) for call in (manager.start(), told.wait()))
+    try:
+        await asyncio.wait([starting, stop], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait([starting])
+        return False
+    finally:
+        stop.cancel()

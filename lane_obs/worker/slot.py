@@ -63,8 +63,7 @@ class Slot:
         pid: its process; 0 for none.
         url: where that serves its pages; `None` where it does not.
         restarted: how many processes followed another, by why: `died` or `rolled`.
-        left: commands that its processes had to leave when they were told to end.
-        failed: whether a process that was told to end did not do so well.
+        failed: whether its last process, which was told to end, did not do so well.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Slot:
     ) -> None:
         self.name = name
         self.state = SlotState.STARTING
-        self.run = self.pid = self.left = 0
+        self.run = self.pid = 0
         self.url: str | None = None
         self.restarted = {"died": 0, "rolled": 0}
         self.failed = False
@@ -109,7 +108,7 @@ class Slot:
             code = await self._run_one()
             pid, self.pid = self.pid, 0
             asked = self.state is SlotState.STOPPING
-            if asked:
+            if asked or self._stopping:
                 self._note_end(pid, code)
             if self._stopping or self._is_hopeless(pid):
                 break
@@ -239,8 +238,7 @@ class Slot:
     def _note_end(self, pid: int, code: int | None) -> None:
         """Notes the end of a process that was told to end; one that was not ready yet had nothing to lose."""
         self._bus.emit(event.WorkerEnded, self.name, pid, code, self._told_left)
-        self.left += self._told_left or 0
-        self.failed |= self._ready_at is not None and code != 0
+        self.failed = self._stopping and self._ready_at is not None and code != 0
 
     def _is_hopeless(self, pid: int) -> bool:
         """Whether no process can start here: this one cannot as it is configured, and none ever could."""

@@ -134,7 +134,7 @@ async def test_a_signal_drains_what_runs_and_leaves_the_rest_to_others(
             assert await running is None
             assert await in_thread(worker.code) == 0
             assert (await manager.cluster.stats()).lanes["a"].ready == 1
-            with start() as other:
+            with start():
                 assert await waiting == 3
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lane_obs import LaneConfig, MonitorConfig, Partitions, QueueManager, QueueMonitor, RateLimit, command
+from lane_obs.distributed import LocalBroker
 from lane_obs.metrics import CATALOGUE, catalogue
 from lane_obs.monitor.notify import CallbackNotifier
 from lane_obs.sinks.otel_metrics import OtelMetricsSink, name_of
@@ -58,16 +59,25 @@ async def run(sink: OtelMetricsSink, directory: Path, wait_for: Callable[[str], 
         watchdog.loop_lag.observe(0.001)  # one heartbeat for sure
 
 
+async def run_shared(sink: OtelMetricsSink, wait_for: Callable[[str], object]) -> None:
+    """The same with a broker, which a queue with a storage cannot have."""
+    async with QueueManager({"shared": LaneConfig(0, 2)}, sinks=[sink], broker=LocalBroker()) as manager:
+        await (await manager.submit("shared", work))
+        for metric in (catalogue.BROKER_TURN, catalogue.CLUSTER_MEMBERS):
+            await asyncio.to_thread(wait_for, name_of(metric))
+
+
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 async def test_a_collector_receives_every_metric(tmp_path: Path, protocol: str) -> None:
     require_rotel()
     with Collector(tmp_path, "metrics") as collector:
         endpoint = collector.grpc_endpoint if protocol == "grpc" else collector.http_endpoint
-        await run(
-            OtelMetricsSink(endpoint=endpoint, protocol=protocol),
-            tmp_path / "queue",
-            lambda name: collector.wait_for_output(f"-> Name: {name}\n", 0),
-        )
+
+        def arrives(name: str) -> object:
+            return collector.wait_for_output(f"-> Name: {name}\n", 0)
+
+        await run_shared(OtelMetricsSink(endpoint=endpoint, protocol=protocol, queue="shared"), arrives)
+        await run(OtelMetricsSink(endpoint=endpoint, protocol=protocol), tmp_path / "queue", arrives)
         for metric in CATALOGUE:
             await asyncio.to_thread(collector.wait_for_output, f"-> Name: {name_of(metric)}\n", 0)
         await asyncio.to_thread(collector.wait_for_output, f"Value: {COMMANDS}\n", 0)
@@ -75,8 +85,13 @@ async def test_a_collector_receives_every_metric(tmp_path: Path, protocol: str) 
 
 async def test_numbers_and_buckets_arrive_exactly(tap: Tap, tmp_path: Path) -> None:
     require_oteltap()
-    sink = OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http")
-    await run(sink, tmp_path, lambda name: tap.wait_for_output(f'"name":"{name}"', 0))
+
+    def arrives(name: str) -> object:
+        return tap.wait_for_output(f'"name":"{name}"', 0)
+
+    await run_shared(OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http", queue="shared"), arrives)
+    await run(OtelMetricsSink(endpoint=tap.http_endpoint, protocol="http"), tmp_path, arrives)
+    # Of each the last, which is of the queue that ran last where it has it.
     records: dict[str, Any] = {record["name"]: record for record in await asyncio.to_thread(tap.metrics)}
     assert set(records) == {name_of(metric) for metric in CATALOGUE}
     (submitted,) = records[name_of(catalogue.SUBMITTED)]["sum"]["dataPoints"]

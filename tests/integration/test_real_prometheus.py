@@ -32,6 +32,7 @@ from lane_obs import (
     RetryPolicy,
     SystemClock,
 )
+from lane_obs.distributed import LocalBroker
 from lane_obs.events import CommandStarted
 from lane_obs.metrics import BUCKETS, CATALOGUE, Metric
 from lane_obs.metrics.catalogue import BROKERED, CLUSTER, STORED
@@ -158,7 +159,7 @@ async def run_replay(prometheus: Prometheus, collector: Collector, port: int, tr
     replay = countdown.replay = Replay(read_trace(trace), CONFIG, SystemClock(), sinks=sinks)
     began = time.time()
     running = asyncio.ensure_future(replay.run())
-    async with troubled(registry, prometheus):
+    async with troubled(registry, prometheus), shared(registry):
         waiting = asyncio.ensure_future(countdown.reached.wait())
         await asyncio.wait([running, waiting], return_when=asyncio.FIRST_COMPLETED)
         assert waiting.done(), f"the replay ended early: {await running}"
@@ -207,6 +208,14 @@ async def pass_by() -> None:
 
 async def fail() -> None:
     raise ValueError("bad")
+
+
+@contextlib.asynccontextmanager
+async def shared(registry: prometheus_client.CollectorRegistry) -> AsyncIterator[None]:
+    """A queue with a broker, at rest; other tests have brokers to which things happen."""
+    sinks = [PrometheusSink(registry, queue="shared")]
+    async with QueueManager({"shared": LaneConfig(0, 1)}, sinks=sinks, broker=LocalBroker()):
+        yield
 
 
 @contextlib.asynccontextmanager
@@ -317,7 +326,7 @@ def test_every_metric_of_the_catalogue_moves(run: Run) -> None:
         for name in map(sample_name, CATALOGUE)
     }
     still = {name for name, series in moves.items() if not any(value for _, value in series)}
-    # Those of a storage have a test of their own, in which it fails and works again.
+    # Those of a storage and of a broker have tests of their own, in which these fail and work again.
     assert still - set(map(sample_name, (*STORED, *BROKERED, *CLUSTER))) == {"lane_info", "lane_build_info"}
     # These are always 1; what may change are the labels.
     info = run.prometheus.query(f'count_over_time(lane_info{{queue="troubled", lane="a"}}{span})', run.at)

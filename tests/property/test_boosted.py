@@ -84,7 +84,7 @@ class Model:
             assert self.queue.ahead_of(one.seq) == sum(key(other) < key(one) for other in self.plain)
 
     def bounded(self) -> None:
-        assert len(self.queue._fresh) + len(self.queue._heap) <= 2 * len(self.plain) + FLOOR
+        assert len(self.queue._fresh) + len(self.queue.raised) <= 2 * len(self.plain) + FLOOR
         assert len(self.queue._inside) <= 2 * len(self.plain) + FLOOR
         assert len(self.queue._inside) - self.queue._ghosts == len(self.plain)
 

@@ -98,7 +98,9 @@ def encode_value(value: Any, attempt: int, wait: WaitByCause, run: float, larges
         text = "" if len(sent) <= largest else f"its result has {len(sent)} bytes as JSON; at most {largest} are kept"
     except Exception as error:  # a value may be anything, and its encoding may run the user's code
         sent, text = b"", f"its result cannot be sent: {type(value).__name__}: {error_text(error)}"
-    return _encode(Outcome(None if text else sent, attempt, wait.total, run, error=_clean(text)))
+    if text:
+        return _encode(Outcome(None, attempt, wait.total, run, error=_clean(text)))
+    return _encode(Outcome(sent, attempt, wait.total, run))
 
 
 def encode_error(error: BaseException, attempt: int, wait: WaitByCause, run: float) -> bytes:

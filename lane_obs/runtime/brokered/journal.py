@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lane_obs.distributed import Broker
+    from lane_obs.distributed.record import Claimed
     from lane_obs.runtime.brokered.handle import ClaimedHandle
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.handle import CommandHandle
@@ -41,6 +42,9 @@ class BrokerJournal:
         self._dispatcher = dispatcher
         self._ends: list[End] = []
         self._told: list[CommandHandle[Any]] = []
+        """The commands that the ends are of, in the same order."""
+        self._given: list[End] = []
+        """Ends of claims that were never started here."""
         self._progress: dict[str, Progress] = {}
         self._cancelled: set[int] = set()
         self.closing = False
@@ -60,7 +64,7 @@ class BrokerJournal:
             True: who waits for the drain waits until the broker knows.
         """
         state = handle.state
-        wait, run, attempt = handle.wait, handle.ran, handle.attempt
+        wait, run, attempt = handle.fold_wait(), handle.ran, handle.attempt  # worked out once, for sinks too
         if error is None:
             result = encode_value(handle._value, attempt, wait, run, self._broker.max_result)
             self._tell(handle, End(handle._id or "", handle.token, "succeeded", result, cost=_true_cost(handle)))
@@ -120,14 +124,24 @@ class BrokerJournal:
     @property
     def has_news(self) -> bool:
         """Whether something is there to be told."""
-        return bool(self._ends or self._progress)
+        return bool(self._ends or self._progress or self._given)
 
     def take(self) -> tuple[list[End], list[CommandHandle[Any]], list[Progress]]:
-        """What is to be told: ends, the commands they are of, and progress."""
-        taken = self._ends, self._told, list(self._progress.values()) if self._progress else []
-        self._ends, self._told = [], []
+        """What is to be told: ends, the commands that the first of them are of, and progress."""
+        taken = self._ends + self._given, self._told, list(self._progress.values()) if self._progress else []
+        self._ends, self._told, self._given = [], [], []
         self._progress.clear()
         return taken
+
+    def put_back(self, ends: list[End], told: list[CommandHandle[Any]]) -> None:
+        """The broker could not be told these: they come first the next time."""
+        self._given = ends[len(told) :] + self._given
+        self._ends[:0] = ends[: len(told)]
+        self._told[:0] = told
+
+    def give_back(self, claimed: Iterable[Claimed]) -> None:
+        """Commands were claimed and are not started: others are to run them."""
+        self._given += [End(claim.id, claim.token, "ready") for claim in claimed]
 
     def close(self, cancelled: Iterable[CommandHandle[Any]]) -> None:
         """From now on what is cancelled goes back to the broker, but for those that were cancelled before."""

@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
+from lane_obs.clock import sleep
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.errors import BrokerError
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
     from lane_obs.runtime.handle import CommandHandle
 
 _logger: Final = logging.getLogger("lane_obs.broker")
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 10.0
+_DOUBLINGS: Final = 10
+_PATIENCE: Final = 5.0
+"""Seconds that the last ends may take to reach the broker."""
 
 
 class Pump:
@@ -63,6 +69,8 @@ class Pump:
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._tries = 0
+        """How often in a row the broker has denied an exchange."""
         self._context = contextvars.Context()
         journal.on_news = self.kick
         self._seconds = dispatcher.bus.histograms["broker_turn_seconds"] = Histogram(QUICK_BOUNDS)
@@ -117,28 +125,51 @@ class Pump:
         try:
             turn = await self._broker.turn(ends, want, progress)
         except BrokerError as error:
-            _logger.warning("%d ends could not be told to the broker, which will run them again: %s", len(ends), error)
-            self._dispatcher.settle_ends(told)
-            self._closed = True
-            self.claims = False
+            await self._failed(error, ends, told)
             return
+        self._tries = 0
         self._seconds.observe(self._clock.now() - began)
         if want and len(turn.claimed) == want:
             self._hungry = True
         if turn.stale:
             self._tell_stale(turn.stale, ends, told)
-        if turn.facts:
-            self._tell(turn.facts)
-        if turn.claimed:
-            self._start(turn.claimed)
+        self._take(turn)
         if told:
             self._dispatcher.settle_ends(told)
         self._arm(turn)
 
+    def _take(self, turn: Turn) -> None:
+        if turn.facts:
+            self._tell(turn.facts)
+        if self._closed:
+            self._journal.give_back(turn.claimed)
+        elif turn.claimed:
+            self._start(turn.claimed)
+
+    async def _failed(self, error: BrokerError, ends: list[End], told: list[CommandHandle[Any]]) -> None:
+        """The broker was closed, or denies the exchange: then it is asked again later, with the same ends."""
+        if self._closed:
+            if ends:
+                _logger.warning("%d ends did not reach the broker, which has them run again: %s", len(ends), error)
+            self._dispatcher.settle_ends(told)
+            return
+        if not self._tries:
+            _logger.error("the broker denies its work; it is asked again: %s", error)
+        self._journal.put_back(ends, told)
+        self._hungry = True
+        delay = min(_FIRST_DELAY * 2 ** min(self._tries, _DOUBLINGS), _LONGEST_DELAY)
+        self._tries += 1
+        self._waker = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_at(self._clock.now() + delay, self._wake)
+        try:
+            await self._waker
+        finally:
+            timer.cancel()
+
     def _tell_stale(self, stale: Sequence[str], ends: Sequence[End], told: Sequence[CommandHandle[Any]]) -> None:
         refused = set(stale)
         now = self._clock.now()
-        for end, handle in zip(ends, told, strict=True):
+        for end, handle in zip(ends, told, strict=False):  # ends without a command come last
             if end.id in refused:
                 self._dispatcher.emit(events.CommandStale, handle, now, end.state)
 
@@ -151,12 +182,19 @@ class Pump:
             self._due = contextvars.Context().run(self._clock.call_at, when, self.on_work)
 
     async def close(self) -> None:
-        """Tells what is left, and ends."""
+        """Tells what is left, and ends; gives up after a while, when the broker has to be closed first."""
         self.claims = False
         self._closed = True
         if self._due is not None:
             self._due.cancel()
         self._wake()
+        if self._task is not None:
+            patience = asyncio.ensure_future(sleep(self._clock, _PATIENCE))
+            await asyncio.wait([self._task, patience], return_when=asyncio.FIRST_COMPLETED)
+            patience.cancel()
+
+    async def ended(self) -> None:
+        """Returns once it has ended; the broker is closed by then."""
         if self._task is not None:
             await asyncio.wait([self._task])
             self._task.result()

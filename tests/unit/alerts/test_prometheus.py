@@ -102,7 +102,7 @@ def test_the_condition_of_an_alert() -> None:
     assert only(Rule(measure="error_ratio", critical=0.25, critical_clear=0.2)) == (
         "lane:error_ratio:5m > 0.25\n"
         "or\n"
-        "(lane:error_ratio:5m > 0.2 and on (job, instance, queue, lane) "
+        "(lane:error_ratio:5m > 0.2 and on (job, instance, process, queue, lane) "
         'ALERTS{alertname="LaneErrorRatioHigh", severity="critical", alertstate="firing"})'
     )
     assert only(Slo(success=0.99, min_rate=0)) == "lane:error_burn_0_99:6h > 6 and lane:error_burn_0_99:30m > 6"

@@ -54,7 +54,7 @@ def end(queue: BoostedQueue, victim: Record) -> None:
 
 
 def places(queue: BoostedQueue) -> int:
-    return len(queue._fresh) + len(queue._heap)
+    return len(queue._fresh) + len(queue.raised)
 
 
 def test_without_boosts_it_is_first_come_first_served() -> None:

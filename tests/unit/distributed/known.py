@@ -32,7 +32,9 @@ class KnownQueue(QueueManager):
 
 
 class KnownBroker:
-    """A broker that is as it is told to be."""
+    """A broker that is as it is told to be, and that this process has joined."""
+
+    member = "one:1:1"
 
     def __init__(self, health: BrokerHealth | None = None, stats: BrokerStats | None = None) -> None:
         self.now = health or BrokerHealth(ready=True)

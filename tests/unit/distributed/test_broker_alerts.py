@@ -31,7 +31,6 @@ class Scene:
 
     async def __aenter__(self) -> Scene:
         await self.queue.start()
-        self.queue.bus.worker = "one:1:1"
         await self.monitor.start()
         return self
 
@@ -61,7 +60,7 @@ async def test_a_link_that_stays_down_is_an_alert(clock: VirtualClock) -> None:
 
 async def test_a_queue_that_has_not_joined_yet_is_not_down(clock: VirtualClock) -> None:
     async with Scene(clock) as scene:
-        scene.queue.bus.worker = None
+        scene.broker.member = ""
         scene.broker.now = BrokerHealth(ready=False, error="not open")
         assert await scene.lasts(60) == []
 

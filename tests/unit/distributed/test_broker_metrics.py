@@ -88,26 +88,30 @@ def test_a_queue_without_a_broker_shows_nothing_of_one() -> None:
 def test_a_member_shows_its_link_and_only_the_one_that_leads_shows_the_whole_queue() -> None:
     broker = KnownBroker()
     watched = Watched(broker)
-    watched.queue.bus.worker = "one:1:1"
     mine, of_all = ({metric.name for metric in some} for some in (catalogue.BROKERED, catalogue.CLUSTER))
     assert mine <= names(watched)
     assert not of_all & names(watched)
     broker.stats_now = STATS
     assert mine | of_all <= names(watched)
-    broker.stats_now = None
+    broker.now = BrokerHealth(ready=False, error="refused", leads=True)  # what it knows is old: another one leads
+    assert not of_all & names(watched)
+    broker.now, broker.stats_now = BrokerHealth(ready=True), None
     assert not of_all & names(watched)
 
 
 def test_the_link() -> None:
     broker = KnownBroker()
+    broker.member = ""
     watched = Watched(broker)
     of_link = (catalogue.BROKER_DOWN, catalogue.BROKER_FAILURES, catalogue.BROKER_LEADS, catalogue.WORKER_INFO)
     assert [watched.of(metric) for metric in of_link] == [{}] * 4  # it has not joined yet
-    watched.queue.bus.worker = "one:1:1"
+    broker.member = "one:1:1"
     assert [watched.of(metric) for metric in of_link] == [{"": 0}, {"": 0}, {"": 0}, {"one:1:1": 1}]
-    broker.now = BrokerHealth(ready=False, error="refused", failures=3, leads=True)
+    broker.now = BrokerHealth(ready=False, error="refused", failures=3)
     assert watched.of(catalogue.BROKER_DOWN) == {"": 1}
     assert watched.of(catalogue.BROKER_FAILURES) == {"": 3}
+    assert watched.of(catalogue.BROKER_LEADS) == {"": 0}
+    broker.now = BrokerHealth(ready=True, failures=3, leads=True)
     assert watched.of(catalogue.BROKER_LEADS) == {"": 1}
     assert watched.of(catalogue.WORKER_INFO) == {"one:1:1": 1}
 

@@ -94,6 +94,7 @@ async def test_the_first_attempt_is_a_child_of_the_submit_in_another_process(clo
         with producer.spans.tracer.start_as_current_span("request") as request:
             handle = await clock.run(producer.manager.submit("a", note, 1))
             assert await clock.run(handle) == 1
+        members = producer.broker.member, worker.broker.member
     submit, process = producer.spans.one("submit a"), worker.spans.one("process a")
     assert ids(submit.parent) == ids(request.get_span_context())
     assert process.parent is not None
@@ -101,8 +102,8 @@ async def test_the_first_attempt_is_a_child_of_the_submit_in_another_process(clo
     assert process.parent.is_remote
     assert linked(process) == [ids(context_of(submit))]
     assert context_of(process).trace_id == request.get_span_context().trace_id
-    assert fields(submit)["messaging.client.id"] == producer.broker.member != worker.broker.member
-    assert fields(process)["messaging.client.id"] == fields(process)["lane.worker"]
+    assert (fields(submit)["messaging.client.id"], fields(process)["messaging.client.id"]) == members
+    assert fields(process)["lane.worker"] == members[1] != members[0]
     (done,) = worker.told("command.completed")
     assert ids(getattr(done, "trace", None)) == ids(context_of(process))
 
@@ -217,6 +218,7 @@ async def test_one_member_at_a_time_exports_the_whole_queue(clock: VirtualClock)
         (leader,) = [one for one in both if one.of(catalogue.BROKER_LEADS) == {"": 1}]
         shown = [one for one in both if one.of(catalogue.CLUSTER_DEPTH)]
         assert shown == [leader]
+        assert [event.payload for event in leader.told("broker.lead")] == [{"leads": True}]
         assert leader.of(catalogue.CLUSTER_DEPTH)["b delayed"] == 1
         assert leader.of(catalogue.CLUSTER_MEMBERS) == {"worker": 1, "submitter": 1}
         assert leader.of(catalogue.CLUSTER_SLOTS) == {"": 32}

@@ -232,3 +232,21 @@ def test_two_meanings_of_a_name_do_not_mix() -> None:
         places.put(1, second)
         samples = places.samples()
     assert 'took_seconds{process="1"}' not in samples
+
+
+def test_a_brokers_totals_are_not_added_up_over_the_processes_that_told_of_them(places: Places) -> None:
+    name = "lane_cluster_commands_submitted"
+    first, second = Process(), Process()
+    for process, total in ((first, 1_000), (second, 1_001)):
+        Counter(name, "Taken in.", registry=process.registry).inc(total)
+        process.done.labels("a").inc(3)
+    with first.served() as url:
+        places.put(0, url, run=1)
+        assert places.samples()[f'{name}_total{{process="0"}}'] == 1_000
+    places.put(0, None, run=1)
+    assert f'{name}_total{{process="0"}}' not in places.samples()
+    with second.served() as url:
+        places.put(0, url, run=2)
+        found = places.samples()
+    assert found[f'{name}_total{{process="0"}}'] == 1_001
+    assert found['done_total{process="0",lane="a"}'] == 6

@@ -1,6 +1,19 @@
 -- What is due: delays and back-offs that are over, deadlines that have passed. In bounded batches.
 Q.BATCH = 100
 
+-- Does what is due; what only gates wait for is for a claim.
+function Q.pass_due()
+  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
+  if Q.was_due then
+    Q.promote()
+    Q.expire()
+  end
+  if Q.was_rising then
+    Q.rise()
+  end
+end
+
+--@cold
 function Q.promote()
   local ids = call('ZRANGE', k_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   if #ids == 0 then
@@ -59,18 +72,6 @@ function Q.rise()
     else
       call('ZREM', k_ageing, prefixes[i])
     end
-  end
-end
-
--- Does what is due; what only gates wait for is for a claim.
-function Q.pass_due()
-  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
-  if Q.was_due then
-    Q.promote()
-    Q.expire()
-  end
-  if Q.was_rising then
-    Q.rise()
   end
 end
 

@@ -1,6 +1,23 @@
 -- Commands that wait: put in line, set for a time, and taken out again. What is new is written by `save_waiting`.
 Q.new_ready, Q.new_due, Q.new_heads, Q.fresh = {}, {}, {}, 0
+Q.earliest = false
 
+function Q.save_waiting()
+  if #Q.new_ready > 0 then
+    call('ZADD', k_ready, unpack(Q.new_ready))
+    Q.new_ready = {}
+  end
+  if #Q.new_due > 0 then
+    call('ZADD', k_due, unpack(Q.new_due))
+    Q.new_due = {}
+  end
+  if #Q.new_heads > 0 then
+    call('HSET', k_heads, unpack(Q.new_heads))
+    Q.new_heads = {}
+  end
+end
+
+--@cold
 function Q.place_in_line(l, c)
   return l.prefix .. spack('>I4I6', c.level, c.seq) .. c.id
 end
@@ -147,20 +164,5 @@ function Q.take_out(l, c)
       call('ZREM', k_behind, Q.place_behind(l, c))
       l.held = l.held - 1
     end
-  end
-end
-
-function Q.save_waiting()
-  if #Q.new_ready > 0 then
-    call('ZADD', k_ready, unpack(Q.new_ready))
-    Q.new_ready = {}
-  end
-  if #Q.new_due > 0 then
-    call('ZADD', k_due, unpack(Q.new_due))
-    Q.new_due = {}
-  end
-  if #Q.new_heads > 0 then
-    call('HSET', k_heads, unpack(Q.new_heads))
-    Q.new_heads = {}
   end
 end

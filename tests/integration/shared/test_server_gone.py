@@ -1,0 +1,61 @@
+"""A manager whose server is away: nothing hangs, nothing is silent, and it goes on by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lane_obs import BrokerUnavailable, DrainTimeout, LaneConfig, MemorySink, QueueManager
+from lane_obs.distributed import RedisBroker
+from tests.integration.shared import commands
+from tests.integration.shared.commands import add, begun, gate, hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.integration.servers.server import Server
+
+LANES = {"a": LaneConfig(1, 4)}
+
+
+@pytest.fixture(autouse=True)
+def fresh_notes() -> None:
+    commands.reset()
+
+
+async def test_a_submit_fails_in_time_and_a_close_ends_while_the_server_is_away(
+    start_server: Callable[..., Server],
+) -> None:
+    server, sink = start_server(), MemorySink()
+    broker = RedisBroker(server.url, submit_timeout=0.2)
+    manager = QueueManager(LANES, broker=broker, sinks=[sink], drain_timeout=0.1)
+    await manager.start()
+    await manager.submit("a", hold, "it")
+    await begun("it").wait()
+    server.kill()
+    with pytest.raises(BrokerUnavailable):
+        await manager.submit("a", add, 1, 1)
+    gate("it").set()
+    with pytest.raises(DrainTimeout, match="1 ends are not stored yet"):
+        await manager.stop()
+    keys = [event.key for event in sink.events]
+    assert "queue.broker.down" in keys
+    assert ("queue.command.rejected", "broker") in [(event.key, getattr(event, "reason", "")) for event in sink.events]
+    assert keys[-1] == "queue.closed"
+
+
+async def test_it_goes_on_with_what_it_had_once_the_server_is_back(start_server: Callable[..., Server]) -> None:
+    server, sink = start_server(aof="always"), MemorySink()
+    async with QueueManager(LANES, broker=RedisBroker(server.url), sinks=[sink]) as manager:
+        first = await manager.submit("a", hold, "it")
+        await begun("it").wait()
+        server.kill()
+        await sink.wait_for("queue.broker.down")
+        gate("it").set()
+        await sink.wait_for("queue.command.completed")
+        server.start()
+        await sink.wait_for("queue.broker.up")
+        assert await first == "it"
+        assert await (await manager.submit("a", add, 1, 2)) == 3
+        assert commands.runs["it"] == 1

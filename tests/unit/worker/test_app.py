@@ -40,7 +40,7 @@ async def test_an_app_is_a_queue_or_makes_one(app: Any) -> None:
     assert isinstance(await make_manager("x:y", app), QueueManager)
 
 
-@pytest.mark.parametrize(("app", "kind"), [(5, "int"), ("text", "str"), (lambda: None, "NoneType")])
-async def test_anything_else_is_refused(app: Any, kind: str) -> None:
-    with pytest.raises(ConfigError, match=f"it is a {kind}; give a QueueManager"):
+@pytest.mark.parametrize(("app", "made"), [(5, "int"), ("text", "str"), (lambda: None, "NoneType")])
+async def test_anything_else_is_refused(app: Any, made: str) -> None:
+    with pytest.raises(ConfigError, match=f"it is a {made}; give a QueueManager"):
         await make_manager("x:y", app)

@@ -96,6 +96,8 @@ class BrokerIntake:
         self._new: list[_Entry] = []
         self._waiting: dict[str, list[_Entry]] = {}
         self._is_due = self._under_way = False
+        self._told: set[str] = set()
+        """Lanes that have had room since the call under way began."""
         self._turns: dict[str, int] = {}
         self._context = contextvars.Context()
         self._task: asyncio.Task[None] | None = None
@@ -217,6 +219,9 @@ class BrokerIntake:
                 self._take(entry, receipt)
         finally:
             self._under_way = False
+            told, self._told = self._told, set()
+            for lane in told:
+                self.on_room(lane)
             if self._new:
                 self._flush_soon()
 
@@ -258,6 +263,9 @@ class BrokerIntake:
 
     def on_room(self, lane: str) -> None:
         """A full lane has room: those that wait for it are handed over again, in their order."""
+        if self._under_way:  # this may have overtaken the answer that has commands wait
+            self._told.add(lane)
+            return
         waiting = self._waiting.pop(lane, [])
         kept = [entry for entry in waiting if not entry.call.answer.cancelled()]
         self._dispatcher.idle.settled(len(waiting) - len(kept))

@@ -50,7 +50,7 @@ class Feature:
 
     def lane(self, limit: int = LIMIT, **others: Any) -> LaneConfig:
         """The lane."""
-        return LaneConfig(0, limit, **self.policies, **others)
+        return LaneConfig(0, limit, **(self.policies | others))
 
     @property
     def plain(self) -> Feature:

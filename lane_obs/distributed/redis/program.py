@@ -19,6 +19,8 @@ setmetatable(Q, nil)
 return Q[name]
 end }})
 """
+_GROWING: Final = frozenset({"submit", "requeue"})
+"""What a server without memory refuses; all else must go on, so that work ends and memory gets free."""
 _REMARK: Final = re.compile(r"^ *--.*\n|^ +", re.MULTILINE)
 
 
@@ -47,7 +49,8 @@ def load(name: str) -> Program:
     numbers = {key: number for number, key in enumerate(keys, 1)}
     # No local for each: a script may have 200, and each makes every function that follows dearer to make.
     whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
-    return Program(Script(name, f"local K, Q = KEYS, {{}}\n{whole}"), keys)
+    flags = "" if name in _GROWING else "#!lua flags=allow-oom\n"
+    return Program(Script(name, f"{flags}local K, Q = KEYS, {{}}\n{whole}"), keys)
 
 
 def _read(name: str) -> str:

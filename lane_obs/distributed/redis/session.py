@@ -33,7 +33,8 @@ class Session:
 
     Args:
         keys: of the queue.
-        on_forgotten: is called when the queue has forgotten this member: what it held is not its own any more.
+        on_forgotten: is called when the queue has forgotten this member: what it held is not its own any more. It gets
+            the answers of the script that took it from it.
 
     Attributes:
         member: its id for people.
@@ -41,11 +42,9 @@ class Session:
         epoch: the queue's code; empty before it has joined, or where there is no queue.
         lanes: names of lanes by their codes.
         codes: the other way round.
-        ttl: milliseconds for which results are kept.
-        on_facts: is called with what this member is to tell, in rows, and their bodies.
     """
 
-    def __init__(self, keys: Keys, on_forgotten: Callable[[], None]) -> None:
+    def __init__(self, keys: Keys, on_forgotten: Callable[[list[Any]], None]) -> None:
         self.keys = keys
         self.member = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.code = secrets.token_urlsafe(6)
@@ -55,8 +54,6 @@ class Session:
         self.link: Link | None = None
         self.wish: dict[str, Any] = {}
         """What it joins with."""
-        self.ttl = 0
-        self.on_facts: Callable[[Sequence[Any], Sequence[bytes]], None] = lambda _rows, _bodies: None
         self._on_forgotten = on_forgotten
         self._lock = asyncio.Lock()
         self._joins = 0
@@ -67,8 +64,11 @@ class Session:
         Raises:
             BrokerMismatch: it belongs to another version.
         """
-        epoch = secrets.token_urlsafe(6)
-        answer = await self._run(load("open"), [self.code, "", encode({**self.wish, "epoch": epoch})], wait)
+        await self._join(self.wish, wait)
+
+    async def _join(self, wish: dict[str, Any], wait: float | None) -> None:
+        wish = {**wish, "epoch": secrets.token_urlsafe(6)}
+        answer = await self._run(load("open"), [self.code, "", encode(wish)], wait)
         if answer == NO_QUEUE:
             self.epoch = ""
             return
@@ -141,25 +141,23 @@ class Session:
         async with self._lock:
             if self._joins != joins:
                 return
-            told: list[tuple[Sequence[Any], Sequence[bytes]]] = []
+            wish, told = self.wish, []
             if answer == NOT_REGISTERED:
                 told = await self._give_up_held(wait)
                 self.wish["looks"] = False
-            await self.join(wait=wait)
-            for rows, bodies in told:
-                self.on_facts(rows, bodies)
-            self._on_forgotten()
+                wish = {**self.wish, "lanes": []}  # others may have given lanes new policies meanwhile
+            await self._join(wish, wait)
+            self._on_forgotten(told)
 
-    async def _give_up_held(self, wait: float | None) -> list[tuple[Sequence[Any], Sequence[bytes]]]:
-        """Has the commands that this member held taken from it, should nobody have done so yet; gives the facts."""
-        program, more = load("sweep"), True
-        told: list[tuple[Sequence[Any], Sequence[bytes]]] = []
+    async def _give_up_held(self, wait: float | None) -> list[Any]:
+        """Has the commands that this member held taken from it, should nobody have done so yet; returns answers."""
+        request = encode({"member": self.code, "ttl": self.wish["ttl"]})
+        answers: list[Any] = []
+        more = True
         while more:
-            request = encode({"member": self.code, "ttl": self.ttl})
-            answer = await self._run(program, [self.code, self.epoch, request], wait)
+            answer = await self._run(load("sweep"), [self.code, self.epoch, request], wait)
             if type(answer) is int:
                 break
-            more, rows = decode(answer[0])
-            if rows:
-                told.append((rows, answer[1:]))
-        return told
+            more = decode(answer[0])[0]
+            answers.append(answer)
+        return answers

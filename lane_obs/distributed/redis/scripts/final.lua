@@ -162,7 +162,7 @@ function Q.end_it(l, c, kind, state, member)
 end
 
 function Q.forget_results()
-  local due = call('ZRANGE', k_result_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)
+  local due = call('ZRANGE', k_result_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, request.sweeps or 4)
   for i = 1, #due do
     local ids, late = munpack(due[i]), {}
     local kept = call('HMGET', k_results, unpack(ids))

@@ -42,6 +42,9 @@ function Q.pass_time(g)
   while true do
     local old = call('ZRANGE', k_windows, from, until_, 'BYLEX', 'LIMIT', 0, 500)
     if #old == 0 then
+      if g.tokens ~= 0 and #call('ZRANGE', k_windows, from, '[' .. g.id .. '\255', 'BYLEX', 'LIMIT', 0, 1) == 0 then
+        g.tokens = 0 -- also where what was left has expired with the key
+      end
       return
     end
     for i = 1, #old do
@@ -210,10 +213,19 @@ function Q.settle_cost(l, c, cost)
 end
 
 function Q.save_limits()
+  local longest = 0
   for field, g in pairs(Q.gates) do
     if g.dirty then
       call('HSET', k_limits, field, spack(Q.GATE, g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at))
     end
+    if g.new then
+      longest = math.max(longest, g.seconds)
+    end
+  end
+  if longest > 0 then
+    local kept = math.ceil(longest * 1000) + 60000
+    call('PEXPIRE', k_windows, kept, 'NX')
+    call('PEXPIRE', k_windows, kept, 'GT')
   end
 end
 

@@ -73,7 +73,7 @@ async def deadlines_end_what_waits(trial: Trial) -> None:
     """What still waits at its deadline is a dead letter: ready, delayed or backing off."""
     lanes = {"a": LaneConfig(1, 9), "runs": LaneConfig(1, 9, on_expiry="run")}
     member, other = await trial.member(lanes), await trial.member(lanes, work=False)
-    await member.put("a", "backoff", deadline=0.4)
+    await member.put("a", "backoff", deadline=0.8)
     (first,) = await member.claim_all(1)
     await member.claim(0, done(first, "backoff", delay=50.0))
     await member.broker.set_paused("a", paused=True)

@@ -20,6 +20,7 @@ from lane_obs import alerts, events, metrics
 from lane_obs.alerts.prometheus import TARGET_DOWN
 from lane_obs.core.state import FINAL, TRANSITIONS
 from lane_obs.demo.chapter import CHAPTERS
+from lane_obs.distributed.redis.broker import RedisBroker
 from lane_obs.metrics.supervised import SUPERVISED
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ _OVERVIEW = [
     "Observability", "Logs", "Metrics", "Traces",
 ]  # fmt: skip
 _FURTHER = [
-    "CommandQueue", "QueueConfig", "QueueStats", "LaneStats", "Explanation", "DrainReport", "WaitByCause", "Sink",
-    "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
+    "CommandQueue", "Cluster", "SharedCommand", "SharedLetter", "QueueConfig", "QueueStats", "LaneStats", "Explanation",
+    "DrainReport", "WaitByCause", "Sink", "SinkStats", "Bus", "Clock", "SystemClock", "TraceIds",
 ]  # fmt: skip
 # Methods that other parts of the library call.
 _INTERNAL = {
@@ -56,6 +57,7 @@ _INTERNAL = {
     "EventStream": {"put"},
     "MemorySink": {"handle", "close"},
     "BackgroundSink": {"handle", "close", "take_failure"},
+    "Cluster": {"later", "close"},
 }
 
 
@@ -404,6 +406,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "overview": _overview,
     "priority-boost": lambda: _fields(lane_obs.PriorityBoost),
     "queue-options": lambda: _fields(lane_obs.CommandQueue, lane_obs.QueueManager, column="Argument"),
+    "redis-broker": lambda: _fields(RedisBroker, column="Argument"),
     "retry-policy": lambda: _fields(lane_obs.RetryPolicy),
     "rule": lambda: _fields(lane_obs.Rule),
     "runbook": _runbook,

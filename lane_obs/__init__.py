@@ -57,6 +57,7 @@ from lane_obs.errors import (
 from lane_obs.events import CAUSES, LaneEvent, TraceIds, WaitByCause
 from lane_obs.monitor import Alert, MonitorConfig, QueueMonitor, Silence, load_monitor
 from lane_obs.observability import Logs, Metrics, Observability, Traces
+from lane_obs.runtime.brokered.cluster import Cluster, SharedCommand, SharedLetter
 from lane_obs.runtime.builder import QueueManagerBuilder
 from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
 from lane_obs.runtime.handle import CommandContext, CommandHandle, current
@@ -82,6 +83,7 @@ __all__ = [
     "Bus",
     "Clock",
     "ClockDeadlock",
+    "Cluster",
     "Command",
     "CommandCancelled",
     "CommandContext",
@@ -136,6 +138,8 @@ __all__ = [
     "RetryAfter",
     "RetryPolicy",
     "Rule",
+    "SharedCommand",
+    "SharedLetter",
     "ShutdownInProgress",
     "Silence",
     "Sink",

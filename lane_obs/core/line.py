@@ -37,12 +37,9 @@ class Line(msgspec.Struct, eq=False):
         """How many are behind."""
         return len(self.fresh) + len(self.returned) - self.gone
 
-    def add(self, record: Record) -> None:
-        """Puts a command behind all others, which have lower numbers."""
-        fresh = self.fresh
-        fresh.append(record)
-        if len(fresh) > LONG and isinstance(fresh, list):
-            self.fresh = deque(fresh)
+    def lengthen(self) -> None:
+        """Has those that came in order in a deque, now that they are `LONG`."""
+        self.fresh = deque(self.fresh)
 
     def put_back(self, record: Record) -> None:
         """Puts a command with any number behind the head."""
@@ -80,7 +77,8 @@ class Line(msgspec.Struct, eq=False):
         """Notes that one of those behind has ended."""
         self.gone += 1
         if self.gone > _COMPACT_FLOOR and self.gone > len(self):
-            self.fresh = [record for record in self.fresh if record.state is _READY]
+            fresh = [record for record in self.fresh if record.state is _READY]
+            self.fresh = fresh if len(fresh) < LONG else deque(fresh)
             self.returned = [item for item in self.returned if item[2].state is _READY]
             heapify(self.returned)
             self.gone = 0

@@ -78,9 +78,10 @@ class Order:
         """Takes a new command into such a lane. It is ready and counted; `returning` as for `Engine.submit`."""
         lane: Lane = record.home
         parted, boost, is_only = lane.parted, lane.config.boost, lane.counts[_READY] == 1
-        record.level = lane.config.priority
-        if boost is not None and (returning or parted is not None):
-            self.level(record, now)
+        if boost is not None:
+            record.level = lane.config.priority
+            if returning or parted is not None:
+                self.level(record, now)
         if returning:
             lane.ready.put_back(record)
             self._gates.recheck(lane, now)  # it may be the head

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from lane_obs.core.fair import FairQueue
-from lane_obs.core.line import Line
+from lane_obs.core.line import LONG, Line
 from lane_obs.core.state import State
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class PartitionedQueue:
             if part is not None:
                 self.held += 1
                 if isinstance(part, Line):
-                    part.add(record)
+                    fresh = part.fresh
+                    fresh.append(record)
+                    if len(fresh) == LONG:
+                        part.lengthen()
                 else:
                     self.parts[key] = Line(part, [record])
                 return True
@@ -234,8 +237,7 @@ class PartitionedQueue:
 
     def is_held(self, record: Record) -> bool:
         """Whether a ready command is not lined up, as another one of its partition is ahead of it."""
-        part = self.parts.get(record.part)
-        return isinstance(part, Line) and part.head is not record
+        return isinstance(part := self.parts.get(record.part), Line) and part.head is not record
 
     def take_lined_up(self) -> list[Record]:
         """The commands that became lined up since last asked, as one ahead of them was forgotten."""
@@ -286,13 +288,10 @@ class PartitionedQueue:
         """Each partition with a ready command, and since when the next of them is so. From any thread."""
         for key, part in list(self.parts.items()):
             record = _head_of(part)
-            if record.state is not _READY:
-                following = part.peek() if isinstance(part, Line) else None
-                if following is None:
-                    continue
-                record = following
+            if record.state is not _READY and isinstance(part, Line):
+                record = part.peek() or record
             since = self._inside.get(record)
-            if since is not None:
+            if since is not None and record.state is _READY:
                 yield key, since
 
 

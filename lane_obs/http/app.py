@@ -98,6 +98,8 @@ def _not_ready(queue: CommandQueue) -> str | None:
         return "closed" if refusing else "not_started"
     if refusing:
         return "draining"
+    if queue.broker is not None and not queue.broker.health().ready:
+        return "broker_down"
     storage = queue.stats().storage
     if storage is None:
         return None

@@ -119,6 +119,8 @@ class Child:
         """
         if manager.broker is None:
             raise ConfigError("app", self._app, "give its queue a broker: that is where its commands come from")
+        if not manager.works:
+            raise ConfigError("app", self._app, "its queue only submits: give a worker's queue work=True")
         if self._concurrency is not None:
             manager.broker.concurrency = self._concurrency
         if self._drain_timeout is not None:

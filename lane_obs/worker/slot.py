@@ -108,7 +108,7 @@ class Slot:
             code = await self._run_one()
             pid, self.pid = self.pid, 0
             asked = self.state is SlotState.STOPPING
-            if asked:
+            if asked or self._stopping:
                 self._note_end(pid, code)
             if self._stopping or self._is_hopeless(pid):
                 break

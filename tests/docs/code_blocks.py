@@ -4,7 +4,8 @@ A `python` block is a complete program, run in a process of its own with warning
 this environment's commands on the path. Both run in a temporary copy of the small files that they may name. A `text`
 block that follows directly is what they print. A `toml` block is a file that `load_lanes` takes, and `load_alerts`
 where it has alerts. An `sh` block is only shown, because it takes long. A block that names the Redis of a usual
-installation runs against a real one that is started for the tests, with nothing in it.
+installation runs against a real one that is started for the tests; at first there is nothing in it, then what the blocks
+of the same document left there.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = "redis://127.0.0.1:6379"
 _lexer = FencedCodeBlockLexer(r"[^\n]*")
-_SECONDS = 60
+_SECONDS = 100
 # Exit code 1 of lane-obs means that commands of the trace failed for good, as some in the example do.
 _BASH_PRELUDE = 'set -euo pipefail\nlane-obs() { command lane-obs "$@" || [ $? -eq 1 ]; }\n'
 
@@ -65,7 +66,7 @@ def parse(document: Document) -> Iterator[Region]:
 def evaluate(example: Example) -> None:
     """Runs one block."""
     language, source, prints = example.parsed
-    source = with_redis(source)
+    source = with_redis(source, example.document.path)
     if language == "toml":
         path = workplace() / "block.toml"
         path.write_text(source, "utf-8")
@@ -79,18 +80,14 @@ def evaluate(example: Example) -> None:
         assert done.stdout == prints
 
 
-def with_redis(source: str) -> str:
-    """The same block with the URL of a real, empty server, where it names the usual one."""
-    if REDIS not in source:
-        return source
-    running = redis()
-    running.ask("FLUSHALL")
-    return source.replace(REDIS, running.url)
+def with_redis(source: str, document: str) -> str:
+    """The same block with the URL of a real server, where it names the usual one."""
+    return source.replace(REDIS, redis(document).url) if REDIS in source else source
 
 
 @functools.cache
-def redis() -> Server:
-    """A server for all blocks."""
+def redis(_document: str) -> Server:
+    """A server for the blocks of one document."""
     from tests.integration.servers.engine import ENGINES, require_engine
     from tests.integration.servers.server import Server
 

@@ -93,6 +93,12 @@ attempt 1 was refused; next one after 1.0 s
 attempt 2 was refused; next one after 2.0 s
 attempt 3 was refused; next one after 4.0 s
 """,
+    "shared_queue.py": """\
+['sent to reader0@example.org', 'sent to reader1@example.org', 'sent to reader2@example.org']
+ValueError - no address: nobody
+['mail.send']
+1 dead letter removed
+""",
     "threads.py": """\
 9 from a thread, lane cpu, attempt 1
 other thread got: 16 from a thread, lane cpu, attempt 1

@@ -140,6 +140,7 @@ def test_a_third_signal_kills(tmp_path: Path) -> None:
             "max_conc",
         ),
         ("app:app", "def app():\n    return QueueManager(LANES)\n", "give its queue a broker"),
+        ("app:app", "def app():\n    return queue(work=False)\n", "its queue only submits"),
     ],
 )
 def test_an_app_that_cannot_start_ends_it_with_one_clear_line(tmp_path: Path, app: str, body: str, says: str) -> None:

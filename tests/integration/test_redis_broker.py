@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,7 +16,18 @@ LEASE, TTL = 0.5, 1.0
 
 
 class OnTrial(RedisBroker):
-    """A member whose heartbeat can be stopped."""
+    """A member whose heartbeat can be stopped, and is counted."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.beats = 0
+        beaten = self._inbox._beaten
+
+        def count(*args: Any) -> None:
+            self.beats += 1
+            beaten(*args)
+
+        self._inbox._beaten = count  # type: ignore[method-assign]
 
     def stop_beat(self) -> None:
         heartbeat = self._inbox._heartbeat

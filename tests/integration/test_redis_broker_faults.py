@@ -210,6 +210,7 @@ async def test_one_command_wakes_one_member(server: Server) -> None:
         others = [member(server.url) for _ in range(5)]
         for other in others:
             broker, ear = await other.__aenter__()
+            await until(lambda broker=broker: broker.beats)  # a beat wakes one, too, while there is work
             await broker.turn((), 4)
             ears.append((broker, ear, ear.work))
         await first.submit(new("c1"))

@@ -14,6 +14,7 @@ from lane_obs import VirtualClock
 from lane_obs.distributed.redis.link import Link, Script
 from lane_obs.distributed.redis.route import Unreachable
 from lane_obs.distributed.redis.thread_link import ThreadLink
+from lane_obs.distributed.redis.wire import pack
 from lane_obs.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from tests.integration.servers.authority import make_authority
 from tests.integration.servers.waiting import until
@@ -264,6 +265,24 @@ async def test_closing_ends_calls_and_none_begins(start_server: Any) -> None:
         assert "closed" in str(end)
 
 
+async def test_a_listener_that_raises_does_not_end_the_link(start_server: Any) -> None:
+    server, told = start_server(aof="always"), []
+
+    def listen(up: bool, _reason: str) -> None:
+        told.append(up)
+        raise ValueError("a fault of whoever listens")
+
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
+    async with connected(server.url, on_state=listen) as link:
+        for _ in range(2):
+            server.kill()
+            await asyncio.to_thread(server.start)
+            await link.run(ECHO, ["k"], [1], wait=20)
+        await until(lambda: len(told) == 4)
+    assert (told, len(faults)) == ([False, True] * 2, 4)
+
+
 async def test_a_subscription_hears_all_channels_and_comes_back(server: Server) -> None:
     heard: list[bytes] = []
     subscribed: list[int] = []
@@ -279,6 +298,20 @@ async def test_a_subscription_hears_all_channels_and_comes_back(server: Server) 
         await link.run(PUBLISH, [], ["{q}:one", 9], wait=5)
         await until(lambda: len(heard) == 4)
     assert (heard, subscribed, told) == ([b"0", b"1", b"3", b"9"], [0, 3], [False, True])
+
+
+async def test_a_server_with_too_many_clients_is_waited_for(start_server: Any) -> None:
+    server, told, subscribed = start_server(), [], []
+    async with connected(server.url, on_state=lambda up, reason: told.append((up, reason))) as link:
+        server.ask("CONFIG", "SET", "maxclients", "1")
+        link.subscribe(["{q}:one"], print, lambda: subscribed.append(1))
+        await until(lambda: told)
+        assert not told[0][0]
+        assert "max number of clients" in told[0][1]
+        assert link._keeper.wire is not None  # the one connection that can still ask the server for anything
+        assert await link._keeper.wire.ask(pack("CONFIG", "SET", "maxclients", "100")) in {b"OK", "OK"}
+        await until(lambda: subscribed)
+        assert [up for up, _ in told] == [False, True]
 
 
 async def test_a_quiet_subscription_stays(server: Server) -> None:

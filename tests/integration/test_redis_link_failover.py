@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lane_obs.distributed.redis.link import Link, Script
-from lane_obs.errors import BrokerError, BrokerUnavailable
+from lane_obs.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from tests.integration.servers.authority import make_authority
 from tests.integration.servers.cluster import Cluster
 from tests.integration.servers.sentinel import Watched
 from tests.integration.servers.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.integration.servers.engine import Engine
 
@@ -128,3 +130,28 @@ async def test_a_cluster_fails_over_by_order_and_by_death(engine: Engine) -> Non
             await link.run(ADD, KEYS, ["elected"], wait=None)
             assert b"elected" in owner.ask("SMEMBERS", KEYS[0])
             await ear.hears("elected")
+
+
+async def test_sentinels_and_clusters_with_passwords_over_tls(engine: Engine, tmp_path: Path) -> None:
+    secrets = {"requirepass": "s3cret", "masterauth": "s3cret"}
+    options: dict[str, Any] = {"config": secrets}
+    if engine.has_tls:
+        options["authority"] = make_authority(tmp_path)
+    with Watched(engine, **options) as watched:
+        assert watched.url.startswith("rediss+sentinel://:s3cret@" if engine.has_tls else "redis+sentinel://:s3cret@")
+        async with connected(watched.url) as link:
+            ear = Ear(link)
+            await ear.hears("before")
+            await asyncio.to_thread(watched.fail_over)
+            await link.run(ADD, KEYS, ["after"], wait=None)
+            assert b"after" in watched.master.ask("SMEMBERS", KEYS[0])
+            await ear.hears("after")
+        wrong = watched.url.replace("sentinel_password=", "sentinel_password=wr0ng")
+        with pytest.raises(BrokerRefused, match="WRONGPASS") as caught:
+            await Link(wrong, timeout=60).connect()
+        assert "wr0ng" not in str(caught.value)
+    with Cluster(engine, **options) as cluster:
+        async with connected(cluster.url) as link:
+            ear = Ear(link)
+            assert await link.run(ADD, KEYS, ["x"], wait=5) == 1
+            await ear.hears("there")

@@ -82,9 +82,9 @@ class SharedQueue:
         if lanes:
             limits = tuple(rate_limits)
             changed = None if limits == self._rate_limits else limits
+            self.life.letters.limit = letters
             self._put_in_force(lanes, max_concurrency, changed, now)
             self._rate_limits = limits
-            self.life.letters.limit = letters
             self.life.evict(now)
         self.seats[seat.id] = seat
         self.finish(seat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.config.check import to_count, to_seconds
 from lane_obs.distributed.record import Answer, Receipt, Result, Turn
@@ -75,6 +75,7 @@ class RedisBroker(Questions):
         self._wait = to_seconds("submit_timeout", submit_timeout)
         self._lease = to_seconds("lease", lease)
         self._ttl = round(to_seconds("result_ttl", result_ttl, zero=True) * 1000)
+        self._times = {"ttl": self._ttl, "lease": round(self._lease * 1000)}
         self._inbox = Inbox(self._session, url, timeout=self._timeout, lease=self._lease, ttl=self._ttl)
         self._submitting = asyncio.Lock()
         self._calls = self._turns = 0
@@ -132,7 +133,9 @@ class RedisBroker(Questions):
         self._session.epoch = ""
         await self._link.close()
 
-    def _forgotten(self) -> None:
+    def _forgotten(self, answers: list[Any]) -> None:
+        for answer in answers:
+            self._inbox.tell_facts(decode(answer[0])[1], answer[1:])
         self._inbox.lose_held()
 
     # --- submits ------------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ class RedisBroker(Questions):
         while True:
             last = len(ends) <= _BATCH and want <= _BATCH and len(progress) <= _BATCH
             self._turns += 1
-            some = pack_turn(self._turns, self._ttl, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
+            some = pack_turn(self._turns, self._times, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
             part = await self._turn(some, [end.id for end in ends[:_BATCH]], want > 0)
             whole = part if whole is None else _joined(whole, part)
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):

@@ -20,7 +20,9 @@ encode = msgspec.msgpack.Encoder().encode
 decode = msgspec.msgpack.Decoder().decode
 
 
-def pack_turn(number: int, ttl: int, ends: Sequence[End], want: int, progress: Sequence[Progress]) -> list[bytes]:
+def pack_turn(
+    number: int, times: Mapping[str, int], ends: Sequence[End], want: int, progress: Sequence[Progress]
+) -> list[bytes]:
     """What `turn.lua` is asked: its header, then bytes."""
     blobs: list[bytes] = [b"", *[end.result for end in ends]]
     delays: dict[int, int] = {}
@@ -41,7 +43,7 @@ def pack_turn(number: int, ttl: int, ends: Sequence[End], want: int, progress: S
     blobs[0] = encode({
         "turn": number,
         "want": want,
-        "ttl": ttl,
+        **times,
         "ids": [end.id for end in ends],
         "tokens": [end.token for end in ends],
         "states": [end.state for end in ends],

@@ -58,7 +58,7 @@ class Heartbeat:
         self._link = ThreadLink(url, timeout=timeout)
         self._session = session
         self._period = min(lease / 3, _LONGEST)
-        self._request = encode({"lease": round(lease * 1000), "ttl": ttl, "leads": True})
+        self._request = encode({"lease": round(lease * 1000), "ttl": ttl, "leads": True, "sweeps": 50})
         self._sweep = {"ttl": ttl}
         self._on_beat = on_beat
         self._on_forgotten = on_forgotten

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.clock import SystemClock
 from lane_obs.distributed.record import Progress
 from lane_obs.distributed.redis.frame import to_facts, to_results, unpack_message
 from lane_obs.distributed.redis.heartbeat import Heartbeat
 from lane_obs.distributed.view import BrokerHealth
-from lane_obs.errors import BrokerError
+from lane_obs.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from lane_obs.clock import Timer
     from lane_obs.distributed.port import Listener
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lane_obs.distributed.redis.link import Link
     from lane_obs.distributed.redis.session import Session
     from lane_obs.distributed.view import BrokerStats
+
+_MOST_EARLY: Final = 1_000
 
 
 class Inbox:
@@ -36,6 +38,7 @@ class Inbox:
 
     def __init__(self, session: Session, url: str, *, timeout: float, lease: float, ttl: int) -> None:
         self._session = session
+        self._timeout = timeout
         self._new_heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(
             url,
             timeout=timeout,
@@ -51,7 +54,9 @@ class Inbox:
         self._held: dict[str, None] = {}
         self._clock = SystemClock()
         self._alarm: Timer | None = None
-        self._joining: asyncio.Task[None] | None = None
+        self._early: dict[str, None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._joins = False
         self._error = "not open"
         self._failures = self._stale = self._lost = 0
         self._leads = False
@@ -76,7 +81,11 @@ class Inbox:
                 listener.on_work()
 
         link.subscribe([self._session.keys.channel(self._session.code)], self._take, subscribed)
-        await listening
+        late = self._clock.call_at(self._clock.now() + self._timeout, _give_up, listening, link.shown)
+        try:
+            await listening
+        finally:
+            late.cancel()
         self._beat()
 
     def _beat(self) -> None:
@@ -89,8 +98,8 @@ class Inbox:
         listener, self._error = self._listener, "closed"
         self._set_alarm(None)
         heartbeat, self._heartbeat = self._heartbeat, None
-        if self._joining is not None:
-            self._joining.cancel()
+        for task in self._tasks:
+            task.cancel()
         if heartbeat is not None:
             loop = asyncio.get_running_loop()
             ended = loop.create_future()
@@ -113,21 +122,49 @@ class Inbox:
         elif kind == "r":
             listener.on_results(to_results(rest[0], rest[1], blobs))
         elif kind == "c":
-            listener.on_cancel([id_ for id_ in rest[0] if id_ in self._held])
+            self._tell_cancel(rest[0])
         elif kind == "p":
             listener.on_progress(Progress(rest[0][0], 0, blobs[0]))
         elif kind == "o" and (lane := self._session.lanes.get(int(rest[0][0]))) is not None:
             listener.on_room(lane)
 
     def tell_facts(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
-        """Passes facts on."""
-        if self._listener is not None and rows:
+        """Passes facts on, at once where their lanes are known."""
+        if self._listener is None or not rows:
+            return
+        if all(row[1] in self._session.lanes for row in rows):
             self._listener.on_facts(to_facts(rows, bodies, self._session.lanes))
+        else:
+            self._begin(self._learn_and_tell(rows, bodies))
+
+    async def _learn_and_tell(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
+        await self._session.learn_names(wait=None)
+        self.tell([fact for fact in to_facts(rows, bodies, self._session.lanes) if fact.lane])
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does something that waits for the server, and is given up at the end."""
+        task = asyncio.get_running_loop().create_task(self._see_through(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BrokerError as error:
+            self._link_changed(up=False, reason=str(error))
 
     def tell(self, facts: list[Fact]) -> None:
         """The same for facts that need no unpacking."""
         if self._listener is not None:
             self._listener.on_facts(facts)
+
+    def _tell_cancel(self, ids: Sequence[str]) -> None:
+        """Passes cancels on; those of commands whose claim is still on its way here wait for it."""
+        if self._listener is not None and (mine := [id_ for id_ in ids if id_ in self._held]):
+            self._listener.on_cancel(mine)
+        self._early.update(dict.fromkeys(id_ for id_ in ids if id_ not in self._held))
+        while len(self._early) > _MOST_EARLY:
+            del self._early[next(iter(self._early))]
 
     def note(self, turn: Turn, ended: Sequence[str], *, wanted: bool) -> None:
         """Takes note of what this member holds."""
@@ -136,6 +173,10 @@ class Inbox:
             held.pop(id_, None)
         for claimed in turn.claimed:
             held[claimed.id] = None
+        if self._early:
+            early, self._early = list(self._early), {}
+            # Once whoever asked for the turn knows what it has claimed.
+            asyncio.get_running_loop().call_soon(self._tell_cancel, [id_ for id_ in early if id_ in held])
         self._stale += len(turn.stale)
         if wanted:
             self._set_alarm(turn.next_due)
@@ -175,8 +216,7 @@ class Inbox:
             return
         changed, self._leads = leads is not self._leads, leads
         self.tell_facts(rows, bodies)
-        if mine := [id_ for id_ in cancels if id_ in self._held]:
-            listener.on_cancel(mine)
+        self._tell_cancel(cancels)
         if changed:
             self._tell_state()
 
@@ -185,14 +225,15 @@ class Inbox:
         self._loop.call_soon_threadsafe(self._join_again)
 
     def _join_again(self) -> None:
-        if self._listener is not None and (self._joining is None or self._joining.done()):
-            self._joining = asyncio.get_running_loop().create_task(self._ask_to_join())
+        if self._listener is not None and not self._joins:
+            self._joins = True
+            self._begin(self._ask_to_join())
 
     async def _ask_to_join(self) -> None:
         try:
             await self._session.ask("member", {}, wait=None)
-        except BrokerError as error:
-            self._link_changed(up=False, reason=str(error))
+        finally:
+            self._joins = False
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -221,3 +262,8 @@ class Inbox:
         """The queue, where this member leads; from any thread."""
         heartbeat = self._heartbeat
         return None if heartbeat is None else heartbeat.stats
+
+
+def _give_up(listening: asyncio.Future[None], shown: str) -> None:
+    if not listening.done():
+        listening.set_exception(BrokerUnavailable(f"{shown}: it did not let us subscribe in time"))

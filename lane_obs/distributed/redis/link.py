@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 from random import Random
@@ -17,7 +18,6 @@ from lane_obs.distributed.redis.wire import pack
 from lane_obs.errors import BrokerError, BrokerRefused, BrokerUnavailable
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from lane_obs.clock import Clock
@@ -271,8 +271,13 @@ class Link:
             self._troubles[source] = reason
         else:
             self._troubles.pop(source, None)
-        if self.on_state is not None and before != bool(self._troubles):
-            self.on_state(before, reason)
+        if before != bool(self._troubles):
+            # In a turn of its own: what it raises must not reach the task that keeps the connection.
+            asyncio.get_running_loop().call_soon(self._tell, before, reason)
+
+    def _tell(self, up: bool, reason: str) -> None:  # noqa: FBT001 - as `on_state` takes it
+        if self.on_state is not None:
+            self.on_state(up, reason)
 
 
 def _give_up(answer: asyncio.Future[Any]) -> None:

@@ -11,6 +11,16 @@ from lane_obs.distributed.redis.link import Script
 
 _PARTS: Final = re.compile(r"^--@ (.*)$", re.MULTILINE)
 _KEY: Final = re.compile(r"\bk_([a-z_]+)\b")
+_COLD: Final = "--@cold\n"
+_LATE: Final = """
+setmetatable(Q, {{ __index = function(_, name)
+setmetatable(Q, nil)
+{}
+return Q[name]
+end }})
+"""
+_GROWING: Final = frozenset({"submit", "requeue"})
+"""What a server without memory refuses; all else must go on, so that work ends and memory gets free."""
 _REMARK: Final = re.compile(r"^ *--.*\n|^ +", re.MULTILINE)
 
 
@@ -26,17 +36,21 @@ def load(name: str) -> Program:
     """The script of this name.
 
     Its first line names the parts that go before it. `k_NAME` in it is the key of that name, whichever part asks for
-    it; no key is built in a script.
+    it; no key is built in a script. What comes after `--@cold` in a part is made when it is first asked for: most runs
+    need none of it, and to make all functions takes longer than what they do.
     """
     text = _read(name)
-    parts = _PARTS.search(text)
-    whole = "".join(_read(part) for part in parts[1].split()) + text if parts else text
-    whole = _REMARK.sub("", whole)
+    found = _PARTS.search(text)
+    halves = [_read(part).partition(_COLD) for part in found[1].split()] if found else []
+    seldom = "".join(cold for _, _, cold in halves)
+    late = _LATE.format(seldom) if seldom else ""
+    whole = _REMARK.sub("", "".join(hot for hot, _, _ in halves) + late + text)
     keys = tuple(dict.fromkeys(_KEY.findall(whole)))
     numbers = {key: number for number, key in enumerate(keys, 1)}
     # No local for each: a script may have 200, and each makes every function that follows dearer to make.
     whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
-    return Program(Script(name, f"local K, Q = KEYS, {{}}\n{whole}"), keys)
+    flags = "" if name in _GROWING else "#!lua flags=allow-oom\n"
+    return Program(Script(name, f"{flags}local K, Q = KEYS, {{}}\n{whole}"), keys)
 
 
 def _read(name: str) -> str:

@@ -33,7 +33,8 @@ class Session:
 
     Args:
         keys: of the queue.
-        on_forgotten: is called when the queue has forgotten this member: what it held is not its own any more.
+        on_forgotten: is called when the queue has forgotten this member: what it held is not its own any more. It gets
+            the answers of the script that took it from it.
 
     Attributes:
         member: its id for people.
@@ -43,7 +44,7 @@ class Session:
         codes: the other way round.
     """
 
-    def __init__(self, keys: Keys, on_forgotten: Callable[[], None]) -> None:
+    def __init__(self, keys: Keys, on_forgotten: Callable[[list[Any]], None]) -> None:
         self.keys = keys
         self.member = f"{socket.gethostname()}:{os.getpid()}:{next(_numbers)}"
         self.code = secrets.token_urlsafe(6)
@@ -63,8 +64,11 @@ class Session:
         Raises:
             BrokerMismatch: it belongs to another version.
         """
-        epoch = secrets.token_urlsafe(6)
-        answer = await self._run(load("open"), [self.code, "", encode({**self.wish, "epoch": epoch})], wait)
+        await self._join(self.wish, wait)
+
+    async def _join(self, wish: dict[str, Any], wait: float | None) -> None:
+        wish = {**wish, "epoch": secrets.token_urlsafe(6)}
+        answer = await self._run(load("open"), [self.code, "", encode(wish)], wait)
         if answer == NO_QUEUE:
             self.epoch = ""
             return
@@ -137,17 +141,23 @@ class Session:
         async with self._lock:
             if self._joins != joins:
                 return
+            wish, told = self.wish, []
             if answer == NOT_REGISTERED:
-                await self._give_up_held(wait)
+                told = await self._give_up_held(wait)
                 self.wish["looks"] = False
-            await self.join(wait=wait)
-            self._on_forgotten()
+                wish = {**self.wish, "lanes": []}  # others may have given lanes new policies meanwhile
+            await self._join(wish, wait)
+            self._on_forgotten(told)
 
-    async def _give_up_held(self, wait: float | None) -> None:
-        """Has the commands that this member held taken from it, should nobody have done so yet."""
-        program, more = load("sweep"), True
+    async def _give_up_held(self, wait: float | None) -> list[Any]:
+        """Has the commands that this member held taken from it, should nobody have done so yet; returns answers."""
+        request = encode({"member": self.code, "ttl": self.wish["ttl"]})
+        answers: list[Any] = []
+        more = True
         while more:
-            answer = await self._run(program, [self.code, self.epoch, encode({"member": self.code, "ttl": 0})], wait)
+            answer = await self._run(load("sweep"), [self.code, self.epoch, request], wait)
             if type(answer) is int:
-                return
+                break
             more = decode(answer[0])[0]
+            answers.append(answer)
+        return answers

@@ -8,9 +8,12 @@ import socket
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
-import hiredis
-
 from lane_obs.distributed.redis.refusal import Lost, Refusal
+
+try:
+    import hiredis
+except ImportError as fault:
+    raise ImportError("RedisBroker needs the package hiredis: pip install 'lane-obs[redis]'") from fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

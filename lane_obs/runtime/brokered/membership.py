@@ -77,6 +77,7 @@ class Membership:
     Attributes:
         policies: the lanes' configurations, as the broker applies them.
         cluster: asks and steers the whole queue.
+        works: whether this process runs commands.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class Membership:
         self.broker = broker
         self.policies = dict(lanes)
         self._limits = limits
-        self._work = work
+        self.works = work
         self._dispatcher = dispatcher
         self._bus = dispatcher.bus
         self._clock = clock
@@ -185,14 +186,14 @@ class Membership:
             ConfigError: the lanes ask for something that it cannot do.
         """
         await self.broker.open(
-            self.policies, *self._limits, letters=dead_letters.max_size, work=self._work, listener=self
+            self.policies, *self._limits, letters=dead_letters.max_size, work=self.works, listener=self
         )
         self._joined = True
         self._bus.worker = self.broker.member
 
     def recover(self) -> None:
         """Begins to claim."""
-        self._pump.open(claims=self._work)
+        self._pump.open(claims=self.works)
 
     def forget_letter(self, letter: DeadLetter) -> None:
         """Nothing: the broker keeps letters of its own."""

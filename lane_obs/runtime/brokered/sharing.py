@@ -38,6 +38,11 @@ class Sharing:
         return self._membership.cluster
 
     @property
+    def works(self) -> bool:
+        """Whether this process runs commands; False for one that only submits to a broker."""
+        return self._membership is None or self._membership.works
+
+    @property
     def broker(self) -> Broker | None:
         """The broker; `None` without one."""
         return None if self._membership is None else self._membership.broker

@@ -240,6 +240,6 @@ async def a_look_changes_nothing(trial: Trial) -> None:
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     never_more_than_wanted, a_lane_has_a_maximum, the_queue_has_a_maximum, reservations_hold, a_bucket_limits,
-    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, a_limit_is_for_the_head, policies_are_replaced, lanes_come_and_go,
-    a_look_changes_nothing,
+    a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, a_limit_is_for_the_head,
+    policies_are_replaced, lanes_come_and_go, a_look_changes_nothing,
 )  # fmt: skip

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.integration.faults.history import Attempt, Fault, History, Life
 
 SHOWN = 4
+GRACE = 2.0
+"""A lease that could not be renewed for nearly its length may be lost soon after that is mended."""
 
 
 class Lost(NamedTuple):
@@ -117,7 +119,7 @@ def _causes(attempt: Attempt, until: float, faults: Iterable[Fault]) -> list[Fau
     return [
         fault
         for fault in faults
-        if fault.whom in {"", attempt.who} and fault.at < until and fault.until > attempt.asked
+        if fault.whom in {"", attempt.who} and fault.at < until and fault.until + GRACE > attempt.asked
     ]
 
 

@@ -16,14 +16,14 @@ from tests.integration.faults import ledger, program
 from tests.integration.services.process import poll
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from lane_obs.distributed.view import BrokerStats
     from tests.integration.faults.ledger import Line
 
 _nursery = multiprocessing.get_context("forkserver")
-_nursery.set_forkserver_preload(["tests.integration.faults.program"])
+_nursery.set_forkserver_preload([f"tests.integration.faults.{name}" for name in ("program", "ordered")])
 PATIENCE = 25.0
 LEASE = 2.0
 TTL = 30.0
@@ -37,11 +37,11 @@ class Process:
         role: what it is.
     """
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    def __init__(self, main: Callable[[dict[str, Any]], None], order: dict[str, Any]) -> None:
         self.who: str = order["who"]
         self.role: str = order["role"]
         self._errors = Path(order["errors"])
-        self._process = _nursery.Process(target=program.main, args=(order,), daemon=True)
+        self._process = _nursery.Process(target=main, args=(order,), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
@@ -132,14 +132,17 @@ class Field:
             process.reap()
         self._ledger.close()
 
-    def start(self, role: str, *, wait: bool = True, **order: Any) -> Process:
+    def start(
+        self, role: str, *, wait: bool = True, main: Callable[[dict[str, Any]], None] = program.main, **order: Any
+    ) -> Process:
         """Starts a process."""
         number = len(self.processes)
         order = {
-            "role": role, "who": f"{role}-{number}", "url": self.url, "ledger": str(self.path), "lease": self.lease,
-            "errors": str(self.folder / f"{role}-{number}.errors"), "ttl": TTL, "seed": self.seed * 1000 + number, "timeout": self.timeout, **order,
+            "role": role, "who": f"{role}-{number}", "url": self.url, "ledger": str(self.path),
+            "lease": self.lease, "errors": str(self.folder / f"{role}-{number}.errors"), "ttl": TTL,
+            "seed": self.seed * 1000 + number, "timeout": self.timeout, **order,
         }  # fmt: skip
-        process = Process(order)
+        process = Process(main, order)
         self.processes.append(process)
         if wait:
             self.wait_up([process])
@@ -197,6 +200,8 @@ class Field:
             if process.role != "worker" and process.lives:
                 assert process.end() == 0, self.troubles()
         poll(lambda: self.is_idle() or None, PATIENCE, lambda: f"an idle queue: {self.stats()} {self.troubles()}")
+        count = len(self.live("worker"))
+        poll(lambda: len(self.stats().members) <= count or None, PATIENCE, lambda: f"dead members gone: {self.stats()}")
         self.final = self.stats()
         for process in self.live("worker"):
             process.signal(signal.SIGTERM)

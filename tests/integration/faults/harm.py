@@ -1,4 +1,4 @@
-"""What is done to the processes of a field, its server and the network between them. Each does its harm and mends it."""
+"""What is done to the processes of a field, its server and the network between; each does its harm and mends it."""
 
 from __future__ import annotations
 

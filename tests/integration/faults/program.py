@@ -85,16 +85,20 @@ class Notes:
         pass
 
 
+async def take(seconds: float, fails: int, attempt: int) -> None:
+    if seconds:
+        await asyncio.sleep(seconds)
+    if attempt <= fails:
+        raise ConnectionError(attempt)
+
+
 @command("faults.work")
 async def work(seconds: float, fails: int) -> list[int]:
     """Takes its time; ends well from the attempt after `fails` on. Its value tells which attempt that was."""
     me = current()
     ledger.note("start", id=me.id, lane=me.lane, attempt=me.attempt)
     try:
-        if seconds:
-            await asyncio.sleep(seconds)
-        if me.attempt <= fails:
-            raise ConnectionError(me.id)
+        await take(seconds, fails, me.attempt)
     except BaseException as error:
         ledger.note("end", id=me.id, attempt=me.attempt, error=type(error).__name__)
         raise
@@ -279,11 +283,16 @@ ROLES: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {
 }
 
 
-def main(order: dict[str, Any]) -> None:
-    """What such a process runs."""
-    global ledger
+def begin(order: dict[str, Any]) -> Ledger:
+    """What every such process does first."""
     errors = os.open(order["errors"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(errors, 2)
-    ledger = Ledger(order["ledger"], order["who"])
+    return Ledger(order["ledger"], order["who"])
+
+
+def main(order: dict[str, Any]) -> None:
+    """What a worker or a producer runs."""
+    global ledger
+    ledger = begin(order)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(take_part(order))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
-import secrets
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +12,9 @@ from tests.integration.faults.check import Lost, check
 from tests.integration.faults.driver import Field
 from tests.integration.faults.harm import HARMS, Scene
 from tests.integration.faults.history import History
+from tests.integration.faults.leftover import check_leftovers, leftovers
+from tests.integration.faults.rules import RULES
+from tests.integration.faults.seed import ROUNDS, SEED
 from tests.integration.servers.proxy import Proxy
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
     Play = Callable[[Sequence[str]], Lost]
 
-SEED = int(os.environ.get("LANE_OBS_FAULT_SEED", "0")) or secrets.randbelow(1_000_000)
-ROUNDS = int(os.environ.get("LANE_OBS_FAULT_ROUNDS", "3"))
 COUNT = 90 * ROUNDS
 """So many commands each producer submits: they last longer than the harm does."""
 
@@ -47,6 +46,8 @@ def play(start_server: Callable[..., Server], tmp_path: Path) -> Iterator[Play]:
                 scene.pause()
                 HARMS[kind][0](scene)
             field.finish()
+            print(leftovers(server))
+            check_leftovers(server, len(RULES))
             may_lose = {fault for kind in kinds for fault in HARMS[kind][1]}
             return check(History(field.lines()), field.final.returned, may_lose=may_lose)
 

@@ -26,6 +26,7 @@ class Authority:
             "tls-ca-cert-file": str(self.ca_file),
             "tls-auth-clients": "no",
             "tls-replication": "yes",
+            "tls-cluster": "yes",
         }
 
 

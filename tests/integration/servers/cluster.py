@@ -24,11 +24,12 @@ class Cluster:
         engine: which program.
         masters: how many.
         replicas: of each master.
+        options: of each `Server`.
     """
 
-    def __init__(self, engine: Engine, *, masters: int = 3, replicas: int = 0) -> None:
-        self.masters = [Server(engine, cluster=True) for _ in range(masters)]
-        self.replicas = [Server(engine, cluster=True) for _ in range(masters * replicas)]
+    def __init__(self, engine: Engine, *, masters: int = 3, replicas: int = 0, **options: Any) -> None:
+        self.masters = [Server(engine, cluster=True, **options) for _ in range(masters)]
+        self.replicas = [Server(engine, cluster=True, **options) for _ in range(masters * replicas)]
         self._running = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -55,7 +56,7 @@ class Cluster:
     @staticmethod
     def url_of(nodes: Sequence[Server]) -> str:
         """The same with some of its nodes only."""
-        return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        return nodes[0].url_of("cluster", nodes)
 
     def owner(self, key: str) -> Server:
         """The master that has this key."""

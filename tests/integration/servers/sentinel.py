@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.integration.servers.server import SECONDS, Server
 from tests.integration.services.process import free_port, poll
@@ -21,20 +21,25 @@ class Sentinel(Server):
     """One Sentinel."""
 
     def __init__(self, engine: Engine, master: Server, quorum: int) -> None:
-        super().__init__(engine)
+        super().__init__(engine, authority=master.authority)
+        self.password = f"sentinel-{master.password}" if master.password else ""
         self._master = master
         self._quorum = quorum
 
     def pick_ports(self) -> None:
         self.port = free_port()
+        tls = {} if self.authority is None else {**self.authority.server_settings, "tls-port": str(self.port)}
         lines = [
-            f"port {self.port}",
+            f"port {0 if tls else self.port}",
+            *(f"{name} {value}" for name, value in tls.items() if name != "tls-cluster"),
             "bind 127.0.0.1",
             f'dir "{self.directory}"',
             f"sentinel monitor {SERVICE} 127.0.0.1 {self._master.port} {self._quorum}",
             f"sentinel down-after-milliseconds {SERVICE} 500",
             f"sentinel failover-timeout {SERVICE} 3000",
         ]
+        if self.password:
+            lines += [f"requirepass {self.password}", f"sentinel auth-pass {SERVICE} {self._master.password}"]
         (self.directory / "sentinel.conf").write_text("\n".join(lines) + "\n")
 
     def command(self) -> list[str]:
@@ -51,18 +56,20 @@ class Watched:
     Args:
         engine: which program.
         sentinels: how many; most of them have to agree that the master is down.
+        options: of each `Server`.
     """
 
-    def __init__(self, engine: Engine, *, sentinels: int = 1) -> None:
-        self.master = Server(engine)
+    def __init__(self, engine: Engine, *, sentinels: int = 1, **options: Any) -> None:
+        self.master = Server(engine, **options)
         self._engine = engine
+        self._options = options
         self._count = sentinels
         self._running = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as starting:
             starting.enter_context(self.master)
-            self.replica = starting.enter_context(Server(self._engine, replica_of=self.master))
+            self.replica = starting.enter_context(Server(self._engine, replica_of=self.master, **self._options))
             self.replica.wait_for_link()
             quorum = self._count // 2 + 1
             self.sentinels = [
@@ -78,8 +85,9 @@ class Watched:
     @property
     def url(self) -> str:
         """Where it is, as `RedisBroker` takes it."""
-        places = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{places}/{SERVICE}/0"
+        url = self.master.url_of("sentinel", self.sentinels, f"/{SERVICE}/0")
+        secret = self.sentinels[0].password
+        return url + (f"{'&' if '?' in url else '?'}sentinel_password={secret}" if secret else "")
 
     def fail_over(self) -> None:
         """Kills the master and waits until the replica is the master; `replica` and `master` change places."""

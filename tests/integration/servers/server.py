@@ -16,7 +16,7 @@ import hiredis
 from tests.integration.services.process import Service, free_port, poll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from tests.integration.servers.authority import Authority
     from tests.integration.servers.engine import Engine
@@ -53,7 +53,7 @@ class Server(Service):
         self.password = (config or {}).get("requirepass", "")
         self.directory = Path(tempfile.mkdtemp(prefix="lane-obs-server-"))
         self.bus_port = 0
-        self._authority = authority
+        self.authority = authority
         self._cluster = cluster
         self._config = {
             "bind": "127.0.0.1",
@@ -63,7 +63,7 @@ class Server(Service):
             "repl-ping-replica-period": "1",
             **({"appendonly": "yes", "appendfsync": aof} if aof else {}),
             **({"cluster-enabled": "yes", "cluster-node-timeout": "1000"} if cluster else {}),
-            **({"replicaof": f"127.0.0.1 {replica_of.port}"} if replica_of else {}),
+            **({"replicaof": f"127.0.0.1 {replica_of.port}", "masterauth": replica_of.password} if replica_of else {}),
             **(config or {}),
         }
 
@@ -73,8 +73,8 @@ class Server(Service):
 
     def command(self) -> list[str]:
         ports = {"port": str(self.port)}
-        if self._authority is not None:
-            ports = {"port": "0", "tls-port": str(self.port), **self._authority.server_settings}
+        if self.authority is not None:
+            ports = {"port": "0", "tls-port": str(self.port), **self.authority.server_settings}
         if self._cluster:
             ports["cluster-port"] = str(self.bus_port)
         config = {**ports, "dir": str(self.directory), "unixsocket": str(self.socket_path), **self._config}
@@ -99,10 +99,15 @@ class Server(Service):
     @property
     def url(self) -> str:
         """Where it is, as `RedisBroker` takes it."""
+        return self.url_of("", [self])
+
+    def url_of(self, kind: str, nodes: Sequence[Server], path: str = "") -> str:
+        """The URL of a group of servers, of which this is one or the one that they lead to."""
         secret = f":{self.password}@" if self.password else ""
-        if self._authority is not None:
-            return f"rediss://{secret}127.0.0.1:{self.port}?ssl_ca_certs={self._authority.ca_file}"
-        return f"redis://{secret}127.0.0.1:{self.port}"
+        places = ",".join(f"127.0.0.1:{node.port}" for node in nodes) + path
+        scheme = ("redis" if self.authority is None else "rediss") + (f"+{kind}" if kind else "")
+        options = "" if self.authority is None else f"?ssl_ca_certs={self.authority.ca_file}"
+        return f"{scheme}://{secret}{places}{options}"
 
     @property
     def pid(self) -> int:
@@ -125,8 +130,8 @@ class Server(Service):
         """
         with contextlib.ExitStack() as open_sockets:
             link = open_sockets.enter_context(socket.create_connection(("127.0.0.1", self.port), timeout=seconds))
-            if self._authority is not None:
-                context = ssl.create_default_context(cafile=str(self._authority.ca_file))
+            if self.authority is not None:
+                context = ssl.create_default_context(cafile=str(self.authority.ca_file))
                 link = open_sockets.enter_context(context.wrap_socket(link, server_hostname="127.0.0.1"))
             if password or self.password:
                 _exchange(link, "AUTH", user, password or self.password)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from lane_obs import ConfigError
@@ -99,3 +102,9 @@ def test_a_wrong_url_is_refused_by_the_name_of_its_part(url: str, field: str) ->
 def test_what_is_no_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="bytes"):
         parse(b"redis://:s3cret@here")  # type: ignore[arg-type]
+
+
+def test_without_hiredis_the_broker_says_what_to_install() -> None:
+    program = "import sys; sys.modules['hiredis'] = None; from lane_obs.distributed import RedisBroker"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert "pip install 'lane-obs[redis]'" in done.stderr.splitlines()[-1]

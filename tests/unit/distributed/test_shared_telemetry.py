@@ -218,6 +218,7 @@ async def test_one_member_at_a_time_exports_the_whole_queue(clock: VirtualClock)
         (leader,) = [one for one in both if one.of(catalogue.BROKER_LEADS) == {"": 1}]
         shown = [one for one in both if one.of(catalogue.CLUSTER_DEPTH)]
         assert shown == [leader]
+        assert [event.payload for event in leader.told("broker.lead")] == [{"leads": True}]
         assert leader.of(catalogue.CLUSTER_DEPTH)["b delayed"] == 1
         assert leader.of(catalogue.CLUSTER_MEMBERS) == {"worker": 1, "submitter": 1}
         assert leader.of(catalogue.CLUSTER_SLOTS) == {"": 32}

@@ -15,7 +15,9 @@ for i = 1, #late do
   call('HDEL', k_submits, member)
 end
 Q.pass_due()
-Q.look_ahead()
+if Q.was_due or Q.was_rising then
+  Q.look_ahead()
+end
 Q.save_all()
 if call('ZCARD', k_idle) > 0 then
   local own, open = call('ZCARD', k_own), call('ZCARD', k_open)

@@ -110,23 +110,6 @@ function Q.head_of(l, wanted)
   return mine[mine.at + 1], mine
 end
 
--- Works out the level of a lane after a command of it was taken.
-function Q.level_after_take(l, wanted)
-  l.level = l.priority
-  local member = l.ready > l.held and Q.head_of(l, wanted)
-  if member then
-    l.level = Q.level_by(l, member)
-  end
-end
-
-function Q.take(l, member, mine)
-  mine.at = mine.at + 1
-  Q.taken[#Q.taken + 1] = member
-  Q.token = Q.token + 1
-  l.served, l.ready = Q.token, l.ready - 1
-  Q.lane_started(l)
-end
-
 -- Takes several commands of a lane at once, where no other lane comes in between and none of them is looked at alone.
 function Q.take_run(l, mine, wanted)
   local count = math.min(wanted, mine.from - mine.at, l.ready - l.held, l.max - l.running)
@@ -208,4 +191,22 @@ function Q.claim(want)
       Q.line_up(l)
     end
   end
+end
+
+--@cold
+-- Works out the level of a lane after a command of it was taken.
+function Q.level_after_take(l, wanted)
+  l.level = l.priority
+  local member = l.ready > l.held and Q.head_of(l, wanted)
+  if member then
+    l.level = Q.level_by(l, member)
+  end
+end
+
+function Q.take(l, member, mine)
+  mine.at = mine.at + 1
+  Q.taken[#Q.taken + 1] = member
+  Q.token = Q.token + 1
+  l.served, l.ready = Q.token, l.ready - 1
+  Q.lane_started(l)
 end

@@ -28,6 +28,12 @@ Q.NOBODY, Q.LEVEL = '\0\0\0\0\0\0\0\0', 2147483648
 Q.CHANGING, Q.FIXED = '<BBI4dc8I4I4dI4ddd', 'dddc8dHc0Hc0'
 Q.HEADER, Q.FIXED_AT = Q.CHANGING .. Q.FIXED, 67
 
+function Q.save_numbers()
+  call('HSET', k_meta, 'n', spack(Q.META, Q.epoch, Q.seq, Q.token, Q.asked, Q.running, Q.held, Q.limit, Q.submitted, Q.returned, Q.evicted,
+    Q.letters, Q.most_letters, Q.due_at, Q.rise_at, Q.results_at, Q.kept_until, Q.known, Q.keeper))
+end
+
+--@cold
 function Q.to_command(id, raw)
   local c = { id = id }
   local n
@@ -43,9 +49,4 @@ end
 
 function Q.has(c, flag)
   return band(c.flags, flag) ~= 0
-end
-
-function Q.save_numbers()
-  call('HSET', k_meta, 'n', spack(Q.META, Q.epoch, Q.seq, Q.token, Q.asked, Q.running, Q.held, Q.limit, Q.submitted, Q.returned, Q.evicted,
-    Q.letters, Q.most_letters, Q.due_at, Q.rise_at, Q.results_at, Q.kept_until, Q.known, Q.keeper))
 end

@@ -1,6 +1,19 @@
 -- What is due: delays and back-offs that are over, deadlines that have passed. In bounded batches.
 Q.BATCH = 100
 
+-- Does what is due; what only gates wait for is for a claim.
+function Q.pass_due()
+  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
+  if Q.was_due then
+    Q.promote()
+    Q.expire()
+  end
+  if Q.was_rising then
+    Q.rise()
+  end
+end
+
+--@cold
 function Q.promote()
   local ids = call('ZRANGE', k_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
   if #ids == 0 then
@@ -41,6 +54,9 @@ function Q.rise()
     local l = Q.lane_of(c.lane)
     local is_lined_up = call('ZREM', k_ready, Q.place_in_line(l, c)) == 1
     Q.set_level(l, c)
+    if l.gated ~= 0 then
+      Q.leave_gate(l)
+    end
     call('HSET', k_heads, c.id, Q.to_header(c))
     if is_lined_up then
       call('ZADD', k_ready, 0, Q.place_in_line(l, c))
@@ -56,18 +72,6 @@ function Q.rise()
     else
       call('ZREM', k_ageing, prefixes[i])
     end
-  end
-end
-
--- Does what is due; what only gates wait for is for a claim.
-function Q.pass_due()
-  Q.was_due, Q.was_rising = now >= Q.due_at, now >= Q.rise_at
-  if Q.was_due then
-    Q.promote()
-    Q.expire()
-  end
-  if Q.was_rising then
-    Q.rise()
   end
 end
 

@@ -3,11 +3,6 @@ Q.gone, Q.final_states, Q.final_data, Q.ended = {}, {}, {}, {}
 Q.facts, Q.fact_bodies = {}, {}
 Q.inbox = ssub(k_meta, 1, -5)
 
-function Q.tell(kind, l, c, body, member)
-  Q.facts[#Q.facts + 1] = { kind, l.code, c.id, c.attempt, (now - c.submitted) / 1000000, member or '' }
-  Q.fact_bodies[#Q.fact_bodies + 1] = body
-end
-
 -- A message: the length of its msgpack part, that part, opaque bytes.
 function Q.send(member, head, bytes)
   head = mpack(head)
@@ -18,6 +13,84 @@ function Q.finish(id, state, data)
   local n = #Q.gone + 1
   Q.gone[n], Q.final_states[n], Q.final_data[n] = id, state, data
   Q.ended[state] = (Q.ended[state] or 0) + 1
+end
+
+function Q.tell_watchers()
+  if call('EXISTS', k_watch) == 0 then
+    return
+  end
+  local watchers, letters_of = call('HMGET', k_watch, unpack(Q.gone)), {}
+  local seen = {}
+  for i = 1, #Q.gone do
+    local members = watchers[i]
+    if members then
+      seen[#seen + 1] = Q.gone[i]
+      for at = 1, #members, 8 do
+        local member = ssub(members, at, at + 7)
+        local mine = letters_of[member]
+        if not mine then
+          mine = { {}, {}, {}, {} }
+          letters_of[member] = mine
+        end
+        local n = #mine[1] + 1
+        mine[1][n], mine[2][n], mine[3][n], mine[4][n] = Q.gone[i], Q.final_states[i], #Q.final_data[i], Q.final_data[i]
+      end
+    end
+  end
+  if #seen > 0 then
+    call('HDEL', k_watch, unpack(seen))
+    for member, mine in pairs(letters_of) do
+      Q.send(member, { 'r', mine[1], mine[2], mine[3] }, table.concat(mine[4]))
+    end
+  end
+end
+
+function Q.keep_results(ttl)
+  local results, begins = {}, {}
+  local at = now + ttl * 1000
+  local until_ = spack('<d', at)
+  for i = 1, #Q.gone do
+    local state = Q.final_states[i]
+    local begin = begins[state]
+    if not begin then
+      begin = until_ .. spack('>B', #state) .. state
+      begins[state] = begin
+    end
+    results[2 * i - 1] = Q.gone[i]
+    results[2 * i] = begin .. Q.final_data[i]
+  end
+  call('HSET', k_results, unpack(results))
+  call('ZADD', k_result_due, at, mpack(Q.gone))
+  Q.results_at = math.min(Q.results_at, at)
+  -- Should all members go, these still do not stay.
+  if at > Q.kept_until - 60000000 then
+    Q.kept_until = at + 120000000
+    call('PEXPIRE', k_results, ttl + 120000)
+    call('PEXPIRE', k_result_due, ttl + 120000)
+  end
+end
+
+function Q.save_ends()
+  if now >= Q.results_at then
+    Q.forget_results()
+  end
+  if #Q.gone > 0 then
+    call('HDEL', k_heads, unpack(Q.gone))
+    call('HDEL', k_bodies, unpack(Q.gone))
+    Q.tell_watchers()
+    if request.ttl > 0 then
+      Q.keep_results(request.ttl)
+    end
+    for state, count in pairs(Q.ended) do
+      call('HINCRBY', k_meta, 'ended:' .. state, count)
+    end
+  end
+end
+
+--@cold
+function Q.tell(kind, l, c, body, member)
+  Q.facts[#Q.facts + 1] = { kind, l.code, c.id, c.attempt, (now - c.submitted) / 1000000, member or '' }
+  Q.fact_bodies[#Q.fact_bodies + 1] = body
 end
 
 -- Frees what a command with flags holds beside its place.
@@ -88,63 +161,8 @@ function Q.end_it(l, c, kind, state, member)
   Q.finish(c.id, state, '')
 end
 
-function Q.tell_watchers()
-  if call('EXISTS', k_watch) == 0 then
-    return
-  end
-  local watchers, letters_of = call('HMGET', k_watch, unpack(Q.gone)), {}
-  local seen = {}
-  for i = 1, #Q.gone do
-    local members = watchers[i]
-    if members then
-      seen[#seen + 1] = Q.gone[i]
-      for at = 1, #members, 8 do
-        local member = ssub(members, at, at + 7)
-        local mine = letters_of[member]
-        if not mine then
-          mine = { {}, {}, {}, {} }
-          letters_of[member] = mine
-        end
-        local n = #mine[1] + 1
-        mine[1][n], mine[2][n], mine[3][n], mine[4][n] = Q.gone[i], Q.final_states[i], #Q.final_data[i], Q.final_data[i]
-      end
-    end
-  end
-  if #seen > 0 then
-    call('HDEL', k_watch, unpack(seen))
-    for member, mine in pairs(letters_of) do
-      Q.send(member, { 'r', mine[1], mine[2], mine[3] }, table.concat(mine[4]))
-    end
-  end
-end
-
-function Q.keep_results(ttl)
-  local results, begins = {}, {}
-  local at = now + ttl * 1000
-  local until_ = spack('<d', at)
-  for i = 1, #Q.gone do
-    local state = Q.final_states[i]
-    local begin = begins[state]
-    if not begin then
-      begin = until_ .. spack('>B', #state) .. state
-      begins[state] = begin
-    end
-    results[2 * i - 1] = Q.gone[i]
-    results[2 * i] = begin .. Q.final_data[i]
-  end
-  call('HSET', k_results, unpack(results))
-  call('ZADD', k_result_due, at, mpack(Q.gone))
-  Q.results_at = math.min(Q.results_at, at)
-  -- Should all members go, these still do not stay.
-  if at > Q.kept_until - 60000000 then
-    Q.kept_until = at + 120000000
-    call('PEXPIRE', k_results, ttl + 120000)
-    call('PEXPIRE', k_result_due, ttl + 120000)
-  end
-end
-
 function Q.forget_results()
-  local due = call('ZRANGE', k_result_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, 4)
+  local due = call('ZRANGE', k_result_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, request.sweeps or 4)
   for i = 1, #due do
     local ids, late = munpack(due[i]), {}
     local kept = call('HMGET', k_results, unpack(ids))
@@ -162,22 +180,5 @@ function Q.forget_results()
   Q.results_at = tonumber(first[2] or Q.NEVER)
   if not first[2] then
     Q.kept_until = 0 -- with the keys went their expiry
-  end
-end
-
-function Q.save_ends()
-  if now >= Q.results_at then
-    Q.forget_results()
-  end
-  if #Q.gone > 0 then
-    call('HDEL', k_heads, unpack(Q.gone))
-    call('HDEL', k_bodies, unpack(Q.gone))
-    Q.tell_watchers()
-    if request.ttl > 0 then
-      Q.keep_results(request.ttl)
-    end
-    for state, count in pairs(Q.ended) do
-      call('HINCRBY', k_meta, 'ended:' .. state, count)
-    end
   end
 end

@@ -11,6 +11,9 @@ if l.ready + l.delayed + l.backoff + l.running > 0 then
 end
 Q.held = Q.held - l.min
 l.min = 0
+if l.gated ~= 0 then
+  Q.leave_gate(l)
+end
 Q.save_all()
 if l.dead > 0 then
   call('HSET', k_names, request.name, -code)

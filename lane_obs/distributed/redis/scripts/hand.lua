@@ -32,14 +32,6 @@ function Q.hand_out(first_token)
   call('SADD', k_held, unpack(ids))
 end
 
--- The same for one that was handed out before.
-function Q.add_row(c)
-  local rows, n = Q.rows, #Q.rows
-  rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4], rows[n + 5] = c.id, c.lane, c.token, c.attempt, c.deaths
-  rows[n + 6], rows[n + 7], rows[n + 8] = (now - c.submitted) / 1000000, c.delayed / 1000000, c.backed / 1000000
-  rows[n + 9], rows[n + 10] = c.deadline > 0 and (c.deadline - now) / 1000000, c.ran / 1000000
-end
-
 -- What was taken from a lane is one run from its head: one search takes it out, where it is long enough.
 function Q.take_out_of_line()
   local few = {}
@@ -55,4 +47,13 @@ function Q.take_out_of_line()
   if #few > 0 then
     call('ZREM', k_ready, unpack(few))
   end
+end
+
+--@cold
+-- The same for one that was handed out before.
+function Q.add_row(c)
+  local rows, n = Q.rows, #Q.rows
+  rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4], rows[n + 5] = c.id, c.lane, c.token, c.attempt, c.deaths
+  rows[n + 6], rows[n + 7], rows[n + 8] = (now - c.submitted) / 1000000, c.delayed / 1000000, c.backed / 1000000
+  rows[n + 9], rows[n + 10] = c.deadline > 0 and (c.deadline - now) / 1000000, c.ran / 1000000
 end

@@ -1,4 +1,16 @@
 -- Boosts: the levels of commands in their lanes, and of lanes, which is that of their next command.
+
+function Q.relevel_all()
+  for i = 1, #Q.touched do
+    local l = Q.touched[i]
+    l.level = l.priority
+    if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
+      Q.relevel(l)
+    end
+  end
+end
+
+--@cold
 Q.policies = {}
 
 -- The policies of a lane that a run seldom needs.
@@ -85,11 +97,5 @@ function Q.relevel(l)
     else
       call('ZREM', k_ageing, l.prefix)
     end
-  end
-end
-
-function Q.relevel_all()
-  for i = 1, #Q.touched do
-    Q.relevel(Q.touched[i])
   end
 end

@@ -2,6 +2,9 @@
 -- the most important of those that wait go on when the token is due.
 -- Of a limit is kept: amount, seconds, burst (-1: a window); tokens there or, of a window, taken; when that was;
 -- since when a bucket is not full.
+Q.gates = false
+
+--@cold
 Q.GATE, Q.TINY = '<dddddd', 1e-9
 Q.gates, Q.gates_of_lane = {}, {}
 
@@ -39,6 +42,9 @@ function Q.pass_time(g)
   while true do
     local old = call('ZRANGE', k_windows, from, until_, 'BYLEX', 'LIMIT', 0, 500)
     if #old == 0 then
+      if g.tokens ~= 0 and #call('ZRANGE', k_windows, from, '[' .. g.id .. '\255', 'BYLEX', 'LIMIT', 0, 1) == 0 then
+        g.tokens = 0 -- also where what was left has expired with the key
+      end
       return
     end
     for i = 1, #old do
@@ -114,8 +120,10 @@ function Q.time_gate(g)
 end
 
 function Q.hold_at(g, l, cost)
+  local at = Q.place_at(g, l, cost)
   l.gated = 1
-  call('ZADD', k_gates, '0', Q.place_at(g, l, cost))
+  call('ZADD', k_gates, '0', at)
+  call('HSET', k_waiting, l.prefix, at)
   Q.time_gate(g)
 end
 
@@ -205,10 +213,19 @@ function Q.settle_cost(l, c, cost)
 end
 
 function Q.save_limits()
+  local longest = 0
   for field, g in pairs(Q.gates) do
     if g.dirty then
       call('HSET', k_limits, field, spack(Q.GATE, g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at))
     end
+    if g.new then
+      longest = math.max(longest, g.seconds)
+    end
+  end
+  if longest > 0 then
+    local kept = math.ceil(longest * 1000) + 60000
+    call('PEXPIRE', k_windows, kept, 'NX')
+    call('PEXPIRE', k_windows, kept, 'GT')
   end
 end
 
@@ -219,8 +236,9 @@ function Q.open_gates()
     local g = Q.gate_of(fields[i])
     local first = Q.first_at(g)
     if first then
-      call('ZREM', k_gates, first)
       local code = sunpack('>I4', first, #g.id + 17)
+      call('ZREM', k_gates, first)
+      call('HDEL', k_waiting, spack('>I4', code))
       if call('HEXISTS', k_state, spack('>I4', code)) == 1 then
         local l = Q.lane_of(code)
         l.gated = 0

@@ -1,6 +1,23 @@
 -- Commands that wait: put in line, set for a time, and taken out again. What is new is written by `save_waiting`.
 Q.new_ready, Q.new_due, Q.new_heads, Q.fresh = {}, {}, {}, 0
+Q.earliest = false
 
+function Q.save_waiting()
+  if #Q.new_ready > 0 then
+    call('ZADD', k_ready, unpack(Q.new_ready))
+    Q.new_ready = {}
+  end
+  if #Q.new_due > 0 then
+    call('ZADD', k_due, unpack(Q.new_due))
+    Q.new_due = {}
+  end
+  if #Q.new_heads > 0 then
+    call('HSET', k_heads, unpack(Q.new_heads))
+    Q.new_heads = {}
+  end
+end
+
+--@cold
 function Q.place_in_line(l, c)
   return l.prefix .. spack('>I4I6', c.level, c.seq) .. c.id
 end
@@ -53,14 +70,28 @@ function Q.leave_part(l, c)
   local other = Q.to_command(id, call('HGET', k_heads, id))
   call('ZREM', k_behind, member)
   l.held = l.held - 1
+  if l.gated ~= 0 then
+    Q.leave_gate(l)
+  end
   Q.hold_part(l, other, Q.has(other, Q.STARTED) and 1 or 0)
   call('ZADD', k_ready, '0', Q.place_in_line(l, other))
   Q.fresh = Q.fresh + 1
 end
 
+-- Has a lane that waits at a rate limit try anew: another command may be its next. The limit's time is set anew by
+-- whoever looks there when it comes.
+function Q.leave_gate(l)
+  l.gated = 0
+  call('ZREM', k_gates, call('HGET', k_waiting, l.prefix) or '')
+  call('HDEL', k_waiting, l.prefix)
+end
+
 -- Makes a waiting, running or new command ready, at its place; its header is written with it.
 function Q.put_ready(l, c)
   c.state, c.since, c.token, c.holder = Q.READY, now, 0, Q.NOBODY
+  if l.gated ~= 0 and (l.ready == l.held or c.seq < Q.seq or band(l.flags, Q.BOOSTED) ~= 0) then
+    Q.leave_gate(l)
+  end
   l.ready = l.ready + 1
   Q.fresh = Q.fresh + 1
   if band(l.flags, Q.BOOSTED) ~= 0 then
@@ -126,24 +157,12 @@ function Q.take_out(l, c)
   else
     l.ready = l.ready - 1
     Q.stop_rising(c)
+    if l.gated ~= 0 then
+      Q.leave_gate(l)
+    end
     if call('ZREM', k_ready, Q.place_in_line(l, c)) == 0 and Q.has(c, Q.PARTED) then
       call('ZREM', k_behind, Q.place_behind(l, c))
       l.held = l.held - 1
     end
-  end
-end
-
-function Q.save_waiting()
-  if #Q.new_ready > 0 then
-    call('ZADD', k_ready, unpack(Q.new_ready))
-    Q.new_ready = {}
-  end
-  if #Q.new_due > 0 then
-    call('ZADD', k_due, unpack(Q.new_due))
-    Q.new_due = {}
-  end
-  if #Q.new_heads > 0 then
-    call('HSET', k_heads, unpack(Q.new_heads))
-    Q.new_heads = {}
   end
 end

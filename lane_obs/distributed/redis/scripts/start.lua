@@ -1,4 +1,6 @@
 -- What the start of a command with flags takes with it.
+
+--@cold
 function Q.start_flagged(l, c)
   Q.stop_rising(c)
   if Q.has(c, Q.PARTED) and not Q.has(c, Q.STARTED) then

@@ -129,6 +129,9 @@ for i = 1, #ids do
         Q.seq = Q.seq + 1
         Q.submitted = Q.submitted + 1
         if t[4] and not (delays[i] or deadlines[i] or costs[i] or keys[i] or parts[i]) then
+          if l.gated ~= 0 and l.ready == 0 then
+            Q.leave_gate(l)
+          end
           l.ready = l.ready + 1
           Q.fresh = Q.fresh + 1
           local n = #Q.new_ready

@@ -152,9 +152,13 @@ if request.want > 0 then
 end
 Q.save_ends()
 Q.relevel_all()
-Q.save_limits()
+if Q.gates then
+  Q.save_limits()
+end
 local may = Q.save_lanes() or (#Q.taken == request.want and Q.next_lane() ~= nil)
-Q.look_ahead()
+if Q.was_due or Q.was_rising then
+  Q.look_ahead()
+end
 local due = rest(request.want - #Q.taken)
 if may or (left_idle and Q.due_at < Q.NEVER) then
   Q.wake(1)

@@ -64,9 +64,9 @@ FEATURES: Final = {
     "rate limit, bucket": Feature({"rate_limit": RateLimit.per_second(_MANY)}),
     "rate limit, window": Feature({"rate_limit": RateLimit.sliding_window(_MANY, seconds=1)}),
     "rate limit, costs": Feature({"rate_limit": RateLimit.per_second(_MANY)}, _cost),
-    # With a priority that can fall: at 0, the default, nothing ever rises.
+    # These two with a priority that can fall: at 0, the default, nothing ever rises.
     "boost": Feature({"boost": PriorityBoost.standard(), "priority": 9}, _deadline),
-    "ageing": Feature({"boost": PriorityBoost.ageing(_LONG)}),
+    "ageing": Feature({"boost": PriorityBoost.ageing(_LONG), "priority": 9}),
     "by_key(16)": Feature({"partitions": Partitions.by_key(16)}, _few_keys),
     "per_key, 1,000 keys": Feature({"partitions": Partitions.per_key()}, _few_keys),
     "per_key, a key each": Feature({"partitions": Partitions.per_key()}, _own_key),

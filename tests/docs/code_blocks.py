@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 REDIS = "redis://127.0.0.1:6379"
 _lexer = FencedCodeBlockLexer(r"[^\n]*")
-_SECONDS = 60
+_SECONDS = 100
 # Exit code 1 of lane-obs means that commands of the trace failed for good, as some in the example do.
 _BASH_PRELUDE = 'set -euo pipefail\nlane-obs() { command lane-obs "$@" || [ $? -eq 1 ]; }\n'
 

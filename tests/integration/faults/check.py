@@ -102,7 +102,7 @@ def _losses(history: History, faults: Sequence[Fault], returned: int, spared: in
             if attempt is None:
                 continue
             if is_retried(attempt):
-                unsure += killed.get(attempt.who, math.inf) - (attempt.told_at or 0.0) < 1.0
+                unsure += killed.get(attempt.who, math.inf) - (attempt.told_at or 0.0) < 5.0
                 continue
             causes = _causes(attempt, successor.claimed_at, faults)
             assert causes, f"its lease was lost for no reason: {life}"

@@ -114,13 +114,20 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._unlisten()
-        self._cut()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        await self._turn()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # some are still being accepted
+            self._cut()
+            await asyncio.wait(others)
+            await self._turn()
         for writer in self._unclosed:  # some have bytes for a peer that reads no more
             writer.transport.abort()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await self._turn()
+
+    @staticmethod
+    async def _turn() -> None:
+        """Lets the loop do what it was asked to do."""
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def _cut(self) -> int:
         count = len(self._open) // 2

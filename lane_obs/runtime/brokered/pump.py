@@ -116,7 +116,7 @@ class Pump:
                 await self._waker
 
     def _wanted(self) -> int:
-        return max(self._broker.concurrency - len(self._journal.running), 0) if self.claims else 0
+        return max(self._broker.concurrency - self._journal.active, 0) if self.claims else 0
 
     async def _turn(self, ends: list[End], told: list[CommandHandle[Any]], progress: list[Progress], want: int) -> None:
         if want:

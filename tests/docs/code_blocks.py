@@ -4,8 +4,8 @@ A `python` block is a complete program, run in a process of its own with warning
 this environment's commands on the path. Both run in a temporary copy of the small files that they may name. A `text`
 block that follows directly is what they print. A `toml` block is a file that `load_lanes` takes, and `load_alerts`
 where it has alerts. An `sh` block is only shown, because it takes long. A block that names the Redis of a usual
-installation runs against a real one that is started for the tests; at first there is nothing in it, then what the blocks
-of the same document left there.
+installation runs against a real one that is started for the tests; at first there is nothing in it, then what the
+blocks of the same document left there.
 """
 
 from __future__ import annotations

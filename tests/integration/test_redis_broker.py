@@ -12,7 +12,7 @@ from lane_obs.testing import BROKER_CHECKS, check_broker
 if TYPE_CHECKING:
     from tests.integration.servers.server import Server
 
-LEASE, TTL = 0.5, 1.0
+LEASE, TTL = 1.0, 1.0
 
 
 class OnTrial(RedisBroker):

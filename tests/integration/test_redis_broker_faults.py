@@ -29,6 +29,13 @@ LANES = {"a": LaneConfig(0, 1000), "b": LaneConfig(0, 1000)}
 LASTING = {b"meta", b"names", b"lanes", b"state"}
 
 
+async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
 async def member(
     url: str, *, lanes: dict[str, LaneConfig] = LANES, work: bool = True, limit: int | None = None, **options: Any
@@ -36,17 +43,11 @@ async def member(
     ear = Ear()
     broker = OnTrial(url, **options)
     await broker.open(lanes, limit, (), letters=10, work=work, listener=ear)
+    await until(lambda: broker.beats)  # the first is over, and the next far away
     try:
         yield broker, ear
     finally:
         await broker.close()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        await asyncio.sleep(0.01)
 
 
 def new(*ids: str, lane: str = "a", **fields: Any) -> list[NewCommand]:
@@ -76,16 +77,19 @@ async def test_a_turn_whose_answer_is_lost_counts_once(server: Server) -> None:
 async def test_a_submit_whose_answer_is_lost_counts_once(server: Server) -> None:
     with Proxy(server.port) as proxy:
         async with member(proxy.url) as (broker, _):
+            await broker.submit(new("c0"))  # the server has the script from now on
             proxy.cut_reply_after(1)
             receipts = await broker.submit(new("c1", "c2"))
             assert [receipt.answer for receipt in receipts] == [Answer.ACCEPTED] * 2
-            assert (await broker.stats()).submitted == 2
+            assert (await broker.stats()).submitted == 3
 
 
 async def test_a_submit_without_an_answer_is_safe_to_make_again(server: Server) -> None:
     """Also when the command has ended in the meantime."""
     with Proxy(server.port) as proxy:
         async with member(proxy.url, submit_timeout=0.5) as (broker, _), member(server.url) as (worker, _):
+            await broker.submit(new("c0"))  # the server has the script from now on
+            await broker.cancel("c0")
             proxy.refuse()
             proxy.cut_reply_after(1)
             with pytest.raises(BrokerUnavailable):
@@ -149,6 +153,95 @@ async def test_a_blocked_loop_loses_nothing(server: Server) -> None:
         assert [fact for fact in ear.facts + other.facts if fact.kind is FactKind.RETURNED] == []
 
 
+async def test_a_cancel_that_overtakes_the_claim_is_told_after_it(server: Server) -> None:
+    async with member(server.url) as (broker, ear), member(server.url) as (other, _):
+        await broker.submit(new("c1"))
+        turn = broker._turn
+
+        async def late(*args: Any) -> Any:
+            answer = await turn(*args)
+            assert ear.cancelled == []
+            return answer
+
+        broker._turn = late  # type: ignore[method-assign]
+        ask = broker._session.send
+
+        async def hold(program: Any, *args: Any, **options: Any) -> Any:
+            answer = await ask(program, *args, **options)
+            if program.script.name == "turn":
+                assert await other.cancel("c1") == "running"
+                await until(lambda: broker._inbox._early)
+            return answer
+
+        broker._session.send = hold  # type: ignore[method-assign]
+        assert [c.id for c in (await broker.turn((), 1)).claimed] == ["c1"]
+        assert ear.cancelled == []
+        await until(lambda: ear.cancelled == ["c1"])
+
+
+async def test_a_member_that_was_forgotten_learns_it_and_leaves_policies_alone(server: Server) -> None:
+    async with member(server.url, lease=LEASE) as (sleeper, ear):
+        await sleeper.submit(new("c1"))
+        (claimed,) = (await sleeper.turn((), 1)).claimed
+        sleeper.stop_beat()
+        other_lanes = {"a": LaneConfig(0, 7), "z": LaneConfig(0, 1)}
+        async with member(server.url, lanes=other_lanes, lease=LEASE) as (other, other_ear):
+            await until(lambda: any(fact.kind is FactKind.RETURNED for fact in other_ear.facts))
+            turn = await sleeper.turn([End(claimed.id, claimed.token, "succeeded")], 0)
+            assert turn.stale == ["c1"]
+            assert ear.lost == ["c1"]
+            assert (sleeper.health().lost, sleeper.health().stale) == (1, 1)
+            stats = await other.stats()
+            assert (stats.lanes["a"].max_concurrency, len(stats.members), stats.returned) == (7, 2, 1)
+            sleeper.start_beat()
+
+
+async def test_who_takes_its_own_lease_back_is_told_what_it_lost(server: Server) -> None:
+    """Nobody else was there to take its commands from it."""
+    async with member(server.url, lease=LEASE) as (sleeper, ear):
+        await sleeper.submit(new("c1", lane="b"))
+        await sleeper.turn((), 1)
+        sleeper.stop_beat()
+        code = sleeper._session.code
+        server.ask("ZREM", "{lane_obs:default}:members", code)
+        server.ask("ZADD", "{lane_obs:default}:lost", 1, code)
+        sleeper._session.lanes.clear()  # as if another member had named them since
+        await sleeper.turn((), 0)
+        await until(lambda: ear.facts)
+        assert [(fact.kind, fact.id, fact.lane, fact.body) for fact in ear.facts] == [
+            (FactKind.RETURNED, "c1", "b", b"c1")
+        ]
+        sleeper.start_beat()
+
+
+async def test_a_new_bound_of_the_queue_is_for_lanes_of_others_too(server: Server) -> None:
+    lanes = {"a": LaneConfig(1, 9)}
+    async with member(server.url, lanes=lanes) as (first, _):
+        await first.submit(new("a1", "a2", "a3"))
+        async with member(server.url, lanes={"b": LaneConfig(1, 9)}, limit=2) as (second, _):
+            await second.submit(new("b1", "b2", lane="b"))
+            assert [c.id for c in (await first.turn((), 9)).claimed] == ["a1", "b1"]
+            assert (await first.stats()).max_concurrency == 2
+
+
+async def test_what_a_window_took_does_not_stay_for_ever(server: Server) -> None:
+    from lane_obs import RateLimit
+
+    lanes = {"a": LaneConfig(0, 9, rate_limit=RateLimit.sliding_window(2, 1.0))}
+    async with member(server.url, lanes=lanes) as (broker, _):
+        await broker.submit(new("a1", "a2", "a3", "a4"))
+        assert len((await broker.turn((), 9)).claimed) == 2
+        key = "{lane_obs:default}:windows"
+        assert 0 < server.ask("PTTL", key) <= 61_000
+        server.ask("DEL", key)  # as if it had expired
+        assert len((await broker.turn((), 9)).claimed) == 0
+        end = time.monotonic() + 15
+        while not (claimed := (await broker.turn((), 9)).claimed):
+            assert time.monotonic() < end
+            await asyncio.sleep(0.05)
+        assert len(claimed) == 2
+
+
 async def test_no_key_is_left_behind(server: Server) -> None:
     lanes = {
         "a": LaneConfig(0, 1000, max_pending=4, max_crashes=1),
@@ -210,7 +303,6 @@ async def test_one_command_wakes_one_member(server: Server) -> None:
         others = [member(server.url) for _ in range(5)]
         for other in others:
             broker, ear = await other.__aenter__()
-            await until(lambda broker=broker: broker.beats)  # a beat wakes one, too, while there is work
             await broker.turn((), 4)
             ears.append((broker, ear, ear.work))
         await first.submit(new("c1"))

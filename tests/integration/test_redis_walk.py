@@ -15,7 +15,7 @@ from tests.property.broker_walk import Walk
 if TYPE_CHECKING:
     from tests.integration.servers.server import Server
 
-LEASE, TTL = 0.5, 600.0
+LEASE, TTL = 1.0, 600.0
 STEPS = 120
 
 

@@ -69,7 +69,6 @@ class Life:
         """Takes in a new command."""
         self._seq += 1
         record = Kept.made(new, self._seq, home, now, giver)
-        self.results.forget(new.id)
         self._admit(record, now, new.delay)
         self.ledger.save(record)
 

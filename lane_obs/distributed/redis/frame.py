@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
     from lane_obs.distributed.record import End
 
-_COLUMNS: Final = 10
+_COLUMNS: Final = 3
+_ODD: Final = 8
 _KINDS: Final = {str(kind): kind for kind in FactKind}
 
 encode = msgspec.msgpack.Encoder().encode
@@ -57,30 +59,48 @@ def pack_turn(
 
 def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> Turn:
     """The answer of `turn.lua`."""
-    stale, rows, facts, due = decode(answer[0])
+    stale, rows, odd, token, facts, due = decode(answer[0])
     count = len(rows) // _COLUMNS
-    if not count:
-        claimed = []
-    else:
-        columns = [rows[start::_COLUMNS] for start in range(_COLUMNS)]
+    claimed: list[Claimed] = []
+    if count:
         claimed = list(
             map(
                 Claimed,
-                columns[0],
-                map(lanes.__getitem__, columns[1]),
+                rows[::_COLUMNS],
+                map(lanes.__getitem__, rows[1::_COLUMNS]),
                 answer[1 : count + 1],
-                columns[2],
-                columns[3],
-                columns[4],
-                map(float, columns[5]),
-                map(float, columns[6]),
-                map(float, columns[7]),
-                [None if seconds is False else float(seconds) for seconds in columns[8]],
-                map(float, columns[9]),
+                range(token + 1, token + 1 + count),
+                repeat(1),
+                repeat(0),
+                map(float, rows[2::_COLUMNS]),
+                repeat(0.0),
+                repeat(0.0),
+                repeat(None),
             )
         )
+        for start in range(0, len(odd), _ODD):
+            index = odd[start] - 1
+            claimed[index] = _to_odd(claimed[index], *odd[start + 1 : start + _ODD])
     told = to_facts(facts, answer[count + 1 :], lanes) if facts else []
     return Turn(stale, claimed, told, None if due is False else max(float(due), 0.0))
+
+
+def _to_odd(claimed: Claimed, token: int, attempt: int, deaths: int, *spans: Any) -> Claimed:
+    """A command that is not new, or has a deadline."""
+    delayed, backed_off, left, ran = spans
+    return Claimed(
+        claimed.id,
+        claimed.lane,
+        claimed.body,
+        token,
+        attempt,
+        deaths,
+        claimed.age,
+        float(delayed),
+        float(backed_off),
+        None if left is False else float(left),
+        float(ran),
+    )
 
 
 def to_facts(rows: Sequence[Any], bodies: Sequence[bytes], lanes: Mapping[int, str]) -> list[Fact]:

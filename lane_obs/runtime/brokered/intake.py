@@ -73,9 +73,10 @@ class BrokerIntake:
         self._most = most
         self._new: list[Entry] = []
         self._waiting: dict[str, list[Entry]] = {}
-        self._is_due = self._under_way = self._is_open = False
+        self._roomy: set[str] = set()
+        """Lanes that were said to have room while a call to the broker was under way: word may outrun its answer."""
+        self._under_way = self._is_open = False
         self._turns: dict[str, int] = {}
-        self._context = contextvars.Context()
         self._task: asyncio.Task[None] | None = None
         self.declared: asyncio.Task[object] | None = None
         """Names lanes to the broker: what was submitted since then goes there afterwards."""
@@ -172,25 +173,25 @@ class BrokerIntake:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if self._is_open and not self._is_due and not self._under_way:
-            self._is_due = True
+        if self._is_open and not self._under_way:
+            self._under_way = True
             assert self._dispatcher.loop is not None
-            self._dispatcher.loop.call_soon(self._flush, context=self._context)
+            self._task = self._dispatcher.loop.create_task(self._submit_all(), context=contextvars.Context())
 
-    def _flush(self) -> None:
-        self._is_due = False
-        if not self._new or self._under_way:
-            return
-        entries, self._new = self._new[:_MOST], self._new[_MOST:]
-        self._under_way = True
-        assert self._dispatcher.loop is not None
-        self._task = self._dispatcher.loop.create_task(self._submit(entries), context=contextvars.Context())
+    async def _submit_all(self) -> None:
+        try:
+            while self._new:
+                while self.declared is not None:
+                    declared, self.declared = self.declared, None
+                    await asyncio.wait([declared])
+                entries, self._new = self._new[:_MOST], self._new[_MOST:]
+                await self._submit(entries)
+        finally:
+            self._under_way = False
 
     async def _submit(self, entries: list[Entry]) -> None:
-        if self.declared is not None:
-            await asyncio.wait([self.declared])
-            self.declared = None
         began = self._dispatcher.clock.now()
+        self._roomy.clear()
         try:
             receipts = await self._broker.submit([entry.command for entry in entries])
         except Exception as error:
@@ -198,10 +199,8 @@ class BrokerIntake:
         else:
             for entry, receipt in zip(entries, receipts, strict=True):
                 self._take(entry, receipt)
-        finally:
-            self._under_way = False
-            if self._new:
-                self._flush_soon()
+            for lane in self._roomy & self._waiting.keys():
+                self.on_room(lane)
 
     def _fail(self, entries: list[Entry], error: Exception, began: float) -> None:
         if isinstance(error, UnknownLane):  # nothing was kept; the others are not to blame
@@ -254,6 +253,7 @@ class BrokerIntake:
 
     def on_room(self, lane: str) -> None:
         """A full lane has room: those that wait for it are handed over again, in their order."""
+        self._roomy.add(lane)
         waiting = self._waiting.pop(lane, [])
         kept = [entry for entry in waiting if not entry.call.answer.cancelled()]
         self._dispatcher.idle.settled(len(waiting) - len(kept))

@@ -65,13 +65,11 @@ class Pump:
         self._hungry = True
         """Whether there may be work at the broker that was not there when it was last asked."""
         self._due: Timer | None = None
-        self._is_due = False
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         self._tries = 0
         """How often in a row the broker has denied an exchange."""
-        self._context = contextvars.Context()
         journal.on_news = self.kick
         self._seconds = dispatcher.bus.histograms["broker_turn_seconds"] = Histogram(QUICK_BOUNDS)
 
@@ -88,17 +86,9 @@ class Pump:
         self.kick()
 
     def kick(self) -> None:
-        """Has it look, at the end of this turn of the loop, what it has for the broker and what it wants."""
-        if not self._is_due and self._waker is not None:
-            self._is_due = True
-            assert self._dispatcher.loop is not None
-            self._dispatcher.loop.call_soon(self._wake, context=self._context)
-
-    def _wake(self) -> None:
-        self._is_due = False
-        waker, self._waker = self._waker, None
-        if waker is not None and not waker.done():
-            waker.set_result(None)
+        """Has it look what it has for the broker and what it wants, after all that this turn of the loop still does."""
+        if self._waker is not None and not self._waker.done():
+            self._waker.set_result(None)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,7 +150,7 @@ class Pump:
         delay = min(_FIRST_DELAY * 2 ** min(self._tries, _DOUBLINGS), _LONGEST_DELAY)
         self._tries += 1
         self._waker = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_at(self._clock.now() + delay, self._wake)
+        timer = self._clock.call_at(self._clock.now() + delay, self.kick)
         try:
             await self._waker
         finally:
@@ -187,7 +177,7 @@ class Pump:
         self._closed = True
         if self._due is not None:
             self._due.cancel()
-        self._wake()
+        self.kick()
         if self._task is not None:
             patience = asyncio.ensure_future(sleep(self._clock, _PATIENCE))
             await asyncio.wait([self._task, patience], return_when=asyncio.FIRST_COMPLETED)

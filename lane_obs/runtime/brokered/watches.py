@@ -55,7 +55,6 @@ class Watches:
         self._gone: list[str] = []
         self._is_due = self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._context = contextvars.Context()
 
     def add(self, handle: SharedHandle[Any]) -> None:
         """Someone waits for a command; the broker is asked at the end of this turn of the loop."""
@@ -98,16 +97,16 @@ class Watches:
     def _flush_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            asyncio.get_running_loop().call_soon(self._flush, context=self._context)
+            self._start(self._flush())
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         self._is_due = False
         new, self._new = [key for key in self._new if key in self._watched], []
         gone, self._gone = [key for key in self._gone if key not in self._watched], []
         if new:
-            self._start(self._watch(new))
+            await self._watch(new)
         if gone:
-            self._start(self._unwatch(gone))
+            await self._unwatch(gone)
 
     def _start(self, call: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())

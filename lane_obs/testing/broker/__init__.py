@@ -42,7 +42,7 @@ async def check_broker(
         make: makes a member, not open yet, of the queue of the name that is given; all calls with one name give
             members of one queue. Besides `Broker` a member has `stop_beat()` and `start_beat()`: it does not renew its
             lease in between.
-        lease: that of the members, in seconds; 0.5 keeps the checks quick.
+        lease: that of the members, in seconds; 1 is enough on a busy machine.
         result_ttl: that of the members, in seconds; 1 keeps the checks quick.
         clock: the clock of the members; `None` for real time.
         only: the names of the checks to run, out of `BROKER_CHECKS`; `None` for all.

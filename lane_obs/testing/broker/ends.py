@@ -18,8 +18,8 @@ async def a_cancel_ends_what_waits(trial: Trial) -> None:
     """What is ready, delayed or backing off is cancelled at once, whoever asks; who watches is told."""
     member, other = await trial.member(), await trial.member()
     await member.put("a", "backoff")
-    await member.claim(0, done(await member.claim_one(), "backoff", delay=50.0))
-    await member.submit(new("ready"), new("delayed", delay=50.0), new("stays"))
+    await member.claim(0, done(await member.claim_one(), "backoff", delay=0.2))
+    await member.submit(new("ready"), new("delayed", delay=0.2), new("stays"))
     ids = ["backoff", "ready", "delayed"]
     equal(await member.broker.watch(ids), [], "results of live commands")
     for command_id in ids:
@@ -31,6 +31,8 @@ async def a_cancel_ends_what_waits(trial: Trial) -> None:
     facts = await trial.fact(FactKind.CANCELLED, *ids)
     equal({fact.id: fact.attempt for fact in facts}, {"backoff": 1, "ready": 0, "delayed": 0}, "attempts, by the facts")
     equal(await member.claim_ids(9), ["stays"], "claims")
+    await trial.pass_time(0.4)
+    equal(await member.claim_ids(9), [], "claims after all times of what was cancelled have passed")
     equal(await member.broker.letters(), [], "letters of commands that were cancelled")
     equal((await member.broker.stats()).ended["cancelled"], 3, "stats().ended")
 
@@ -71,7 +73,7 @@ async def deadlines_end_what_waits(trial: Trial) -> None:
     """What still waits at its deadline is a dead letter: ready, delayed or backing off."""
     lanes = {"a": LaneConfig(1, 9), "runs": LaneConfig(1, 9, on_expiry="run")}
     member, other = await trial.member(lanes), await trial.member(lanes, work=False)
-    await member.put("a", "backoff", deadline=0.4)
+    await member.put("a", "backoff", deadline=0.8)
     (first,) = await member.claim_all(1)
     await member.claim(0, done(first, "backoff", delay=50.0))
     await member.broker.set_paused("a", paused=True)
@@ -93,14 +95,16 @@ async def deadlines_end_what_waits(trial: Trial) -> None:
 async def deadlines_leave_what_runs(trial: Trial) -> None:
     """What runs is left to whoever runs it, who knows how long it has; when it comes back late it has expired."""
     member = await trial.member()
-    await member.put("a", "c1", "c2", deadline=0.3)
+    await member.put("a", "early", deadline=0.8)
+    await member.succeed(await member.claim_one())
+    await member.put("a", "c1", "c2", deadline=0.8)
     await member.put("a", "c3")
     first, second, third = await member.claim_all(3)
     for claimed in (first, second):
         assert claimed.deadline is not None, "a claim tells of no deadline"
-        assert 0 < claimed.deadline <= 0.301, f"a deadline in {claimed.deadline} s in place of at most 0.3 s"
+        assert 0 < claimed.deadline <= 0.801, f"a deadline in {claimed.deadline} s in place of at most 0.8 s"
     equal(third.deadline, None, "the deadline of a command that has none")
-    await trial.pass_time(0.45)
+    await trial.pass_time(1.0)
     equal(trial.facts(FactKind.EXPIRED), [], "facts of expiry, of commands that run")
     await member.claim(0, done(first, result=b"late"), done(second, "backoff"), done(third))
     results = {one.id: one.state for one in await member.broker.watch(["c1", "c3"])}

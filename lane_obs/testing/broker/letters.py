@@ -50,8 +50,12 @@ async def letters_come_in_pages(trial: Trial) -> None:
         assert len(page) <= 2, f"a page of {len(page)} letters, where 2 were asked for"
         ids += [one.id for one in page]
     equal(ids, wanted, "letters, page by page")
-    equal([one.id for one in await member.broker.letters(lane="b")], ["b1", "b2"], "letters of a lane")
-    equal([one.id for one in await member.broker.letters(lane="a", after="a2")], ["a3", "a4"], "letters of a lane")
+    await _bury(member, "b", "a2")
+    equal([one.id for one in await member.broker.letters()], ["a1", *wanted[2:], "a2"], "letters, one of them again")
+    await member.broker.remove_letters(["a2"])
+    await _bury(member, "b", "b3")
+    equal([one.id for one in await member.broker.letters(lane="b")], ["b1", "b2", "b3"], "letters of a lane")
+    equal([one.id for one in await member.broker.letters(lane="a", after="a1")], ["a3", "a4"], "letters of a lane")
     equal(await member.broker.letters(lane="unknown"), [], "letters of a lane that there is not")
 
 

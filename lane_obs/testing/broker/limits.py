@@ -195,6 +195,21 @@ async def policies_are_replaced(trial: Trial) -> None:
     equal((await one.broker.stats()).max_concurrency, 4, "max_concurrency in force")
 
 
+async def a_maximum_comes_and_goes(trial: Trial) -> None:
+    """The queue's own maximum changes with whoever joins, where nothing else does."""
+    lanes = {"a": LaneConfig(0, 9), "b": LaneConfig(1, 9, priority=1)}
+    member = await trial.member(lanes)
+    await member.put("a", *_ids("a", 6))
+    await member.put("b", *_ids("b", 2))
+    equal(await member.claim_ids(2), ["a0", "a1"], "starts without a maximum")
+    await trial.member(lanes, 4)
+    equal(await member.claim_ids(9), ["a2", "b0"], "starts up to a maximum of 4, with a slot reserved")
+    await trial.member(lanes, 5)
+    equal(await member.claim_ids(9), ["a3"], "starts up to a maximum of 5")
+    await trial.member(lanes)
+    equal(await member.claim_ids(9), ["a4", "a5", "b1"], "starts without a maximum")
+
+
 async def lanes_come_and_go(trial: Trial) -> None:
     """`declare` names lanes and changes them; one without live commands can be forgotten, its letters stay."""
     member, other = await trial.member(), await trial.member()
@@ -241,5 +256,5 @@ async def a_look_changes_nothing(trial: Trial) -> None:
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     never_more_than_wanted, a_lane_has_a_maximum, the_queue_has_a_maximum, reservations_hold, a_bucket_limits,
     a_window_limits, lanes_share_a_limit, the_queue_has_a_limit, costs_count, a_limit_is_for_the_head,
-    policies_are_replaced, lanes_come_and_go, a_look_changes_nothing,
+    policies_are_replaced, a_maximum_comes_and_goes, lanes_come_and_go, a_look_changes_nothing,
 )  # fmt: skip

@@ -132,24 +132,24 @@ async def deadlines_boost(trial: Trial) -> None:
     boost = PriorityBoost.custom(((0.9, 10),), floor=0)
     lanes = {"boosted": LaneConfig(1, 9, priority=5, boost=boost), "plain": LaneConfig(1, 9, priority=3)}
     member = await trial.member(lanes)
-    await member.submit(new("b1", "boosted"), new("b2", "boosted", deadline=500.0), new("b3", "boosted", deadline=3.0))
+    await member.submit(new("b1", "boosted"), new("b2", "boosted", deadline=500.0), new("b3", "boosted", deadline=8.0))
     await member.put("plain", "p1", "p2")
     equal(await member.claim_ids(1), ["p1"], "the claim before the boost")
-    await trial.pass_time(0.35)
+    await trial.pass_time(0.9)
     equal(await member.claim_ids(9), ["b3", "p2", "b1", "b2"], "claims after the boost")
 
 
 async def age_boosts(trial: Trial) -> None:
     """With ageing, what waits long enough passes a more important lane."""
     lanes = {
-        "old": LaneConfig(1, 9, priority=5, boost=PriorityBoost.ageing(0.2, 4)),
+        "old": LaneConfig(1, 9, priority=5, boost=PriorityBoost.ageing(0.8, 4)),
         "plain": LaneConfig(1, 9, priority=3),
     }
     member = await trial.member(lanes)
     await member.put("old", "o1", "o2")
     await member.put("plain", "p1", "p2")
     equal(await member.claim_ids(1), ["p1"], "the claim before the boost")
-    await trial.pass_time(0.25)
+    await trial.pass_time(0.9)
     await member.put("old", "o3")
     equal(await member.claim_ids(9), ["o1", "o2", "p2", "o3"], "claims after the boost")
 

@@ -32,18 +32,19 @@ class Lost(NamedTuple):
     """So many more may have: the worker was killed while it told of the end."""
 
 
-def check(history: History, returned: int, *, may_lose: Collection[str] = ()) -> Lost:
+def check(history: History, returned: int, *, may_lose: Collection[str] = (), spared: int = 0) -> Lost:
     """Checks everything.
 
     Args:
         history: what the ledger says.
         returned: how many leases that brought their command back the broker has counted.
         may_lose: kinds of faults that may cost leases.
+        spared: how many attempts of other commands there were, of which nothing is asked.
     """
     _all_ran(history)
     _ends_agree(history)
     faults = [fault for fault in history.faults if fault.kind in may_lose]
-    lost = _losses(history, faults, returned)
+    lost = _losses(history, faults, returned, spared)
     _concurrency(history, faults)
     _rates(history)
     _order(history)
@@ -89,10 +90,10 @@ def is_retried(attempt: Attempt) -> bool:
     return attempt.state == "backoff" and not attempt.refused
 
 
-def _losses(history: History, faults: Sequence[Fault], returned: int) -> Lost:
+def _losses(history: History, faults: Sequence[Fault], returned: int, spared: int) -> Lost:
     """Each attempt after the first follows a retry, or a lease that a fault has cost; the broker counts the latter."""
     killed = {fault.whom: fault.at for fault in history.faults if fault.kind == "kill"}
-    sure = unsure = 0
+    sure, unsure = 0, spared
     for life in history.lives.values():
         before = 0
         for attempt, successor in zip([None, *life.attempts], life.attempts, strict=False):

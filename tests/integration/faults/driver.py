@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.integration.faults.ledger import Line
 
 _nursery = multiprocessing.get_context("forkserver")
-_nursery.set_forkserver_preload([f"tests.integration.faults.{name}" for name in ("program", "ordered")])
+_nursery.set_forkserver_preload([f"tests.integration.faults.{name}" for name in ("program", "ordered", "soak")])
 PATIENCE = 25.0
 LEASE = 2.0
 TTL = 30.0

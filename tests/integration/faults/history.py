@@ -95,7 +95,9 @@ class History:
         """Processes that came to their own end."""
         self._by_number: dict[tuple[str, int, str], Attempt] = {}
         self._refused: list[Line] = []
+        self._mentions: list[tuple[float, str]] = []
         for line in lines:
+            self._mentions += [(line["at"], key) for key in [line.get("id"), *line.get("ids", ())] if key]
             getattr(self, f"_on_{line['what']}", lambda _: None)(line)
         for line in self._refused:
             attempt = self._by_number.get((line["command_id"], line["attempt"], line["who"]))
@@ -112,6 +114,17 @@ class History:
         """All attempts, in the order in which the broker gave them out."""
         found = [attempt for life in self.lives.values() for attempt in life.attempts]
         return sorted(found, key=lambda attempt: attempt.token)
+
+    def forget_around(self, kind: str, before: float, after: float) -> int:
+        """Forgets the commands of which something was noted around a fault; returns how many attempts those had."""
+        moments = [(fault.at - before, fault.at + after) for fault in self.faults if fault.kind == kind]
+        gone = {
+            key for at, key in self._mentions if any(begin <= at <= end for begin, end in moments) and key in self.lives
+        }
+        attempts = sum(len(self.lives.pop(key).attempts) for key in gone)
+        self.shared = [each for each in self.shared if each[3] not in gone]
+        self.returns = [line for line in self.returns if line["command_id"] not in gone]
+        return attempts
 
     def _on_ask(self, line: Line) -> None:
         life = self.life(line["id"])

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from tests.integration.servers.server import Server
 
 _SIZES = {b"hash": "HLEN", b"zset": "ZCARD", b"set": "SCARD", b"list": "LLEN", b"string": "STRLEN"}
+"""What tells a key's size; TYPE answers with a status."""
 
 
 def leftovers(server: Server) -> dict[str, tuple[int, int]]:
@@ -16,8 +17,9 @@ def leftovers(server: Server) -> dict[str, tuple[int, int]]:
     while True:
         cursor, keys = server.ask("SCAN", cursor, "COUNT", 1000)
         for key in keys:
-            size = server.ask(_SIZES[server.ask("TYPE", key)], key)
-            found[key.decode()] = (size, server.ask("PTTL", key))
+            kind = server.ask("TYPE", key)
+            if kind != b"none":  # gone meanwhile
+                found[key.decode()] = (server.ask(_SIZES[kind], key), server.ask("PTTL", key))
         if cursor == b"0":
             return found
 

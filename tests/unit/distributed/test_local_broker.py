@@ -125,6 +125,30 @@ async def test_nothing_is_armed_while_nothing_is_due(clock: VirtualClock) -> Non
     await queue.close()
 
 
+async def test_a_back_off_of_no_time_is_over_at_once(clock: VirtualClock) -> None:
+    queue = Queue(clock)
+    member = await queue.member()
+    await member.put("a", "c1")
+    (claimed,) = await member.claim(1)
+    assert [one.attempt for one in await member.claim(1, done(claimed, "backoff"))] == [2]
+    await queue.close()
+
+
+async def test_a_member_that_left_leaves_nothing(clock: VirtualClock) -> None:
+    queue = Queue(clock)
+    one, two = await queue.member({"a": LaneConfig(1, 1, max_pending=2)}), await queue.member({})
+    await one.put("a", "c1", "c2")
+    await two.broker.watch(["c1", "c2"])
+    await two.broker.submit([new("c3")])
+    two.broker.stop_beat()
+    assert clock.pending == 1
+    await two.close()
+    assert clock.pending == 0
+    assert not queue.first._shared.life.results._watchers
+    assert not any(queue.first._shared._rooms._waiting.values())
+    await queue.close()
+
+
 async def test_what_a_member_did_not_tell_another_one_tells(clock: VirtualClock) -> None:
     queue = Queue(clock)
     one, two = await queue.member(), await queue.member()

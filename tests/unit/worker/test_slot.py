@@ -8,17 +8,16 @@ import socket
 
 import pytest
 
-from lane_obs import MemorySink, VirtualClock
+from lane_obs import Clock, MemorySink, SystemClock, VirtualClock
 from lane_obs.bus import Bus
 from lane_obs.config import RetryPolicy
 from lane_obs.worker import Slot
-from lane_obs.worker.app import find_app, make_manager
 from lane_obs.worker.channel import Channel, LastWords, Left, Line, Message, Ready, Refused
 from lane_obs.worker.event import WorkerDied
 from lane_obs.worker.slot import RESTARTS, STEADY_SECONDS
 
 
-def make_slot(clock: VirtualClock, restarts: RetryPolicy = RESTARTS) -> tuple[Slot, MemorySink]:
+def make_slot(clock: Clock, restarts: RetryPolicy = RESTARTS) -> tuple[Slot, MemorySink]:
     sink = MemorySink()
     bus = Bus(clock, [sink])
     slot = Slot(
@@ -61,6 +60,24 @@ async def test_a_process_that_cannot_be_started_at_all_is_tried_again(clock: Vir
     slot.stop()
     await keeping
     assert slot.state == "ended"
+
+
+async def test_processes_that_come_and_go_leave_nothing_open() -> None:
+    slot, _ = make_slot(SystemClock(), RetryPolicy(initial_delay=0, max_delay=0))
+    slot._command = lambda _: ["true"]
+    keeping = asyncio.ensure_future(slot.keep())
+
+    async def runs(count: int) -> int:
+        while slot.run < count:
+            await asyncio.sleep(0.001)
+        return len(os.listdir("/proc/self/fd"))
+
+    before = await runs(5)
+    after = await runs(60)
+    slot.stop()
+    await keeping
+    assert after <= before + 4  # those of the process that runs
+    assert slot.restarted["died"] >= 59
 
 
 # --- channel ----------------------------------------------------------------------------------------------------
@@ -112,15 +129,3 @@ async def test_what_is_cut_off_or_no_message_ends_the_line() -> None:
         theirs.close()
         assert [message async for message in line.messages()] == []
         line.close()
-
-
-# --- app --------------------------------------------------------------------------------------------------------
-
-
-async def test_an_app_may_be_nested_or_made_by_anything_that_can_be_called() -> None:
-    assert find_app("os:path.join") is os.path.join
-    from lane_obs import ConfigError, QueueManager
-
-    assert isinstance(await make_manager("x:y", QueueManager), QueueManager)
-    with pytest.raises(ConfigError, match="it is a str"):
-        await make_manager("x:y", "text")

@@ -1,6 +1,9 @@
 --@ core lane level ready final wake
 -- A member leaves: what it holds is ready again. Answers whether there is more to give back.
-local ids = call('SPOP', k_held, 500)
+local ids = call('HRANDFIELD', k_held, 500)
+if #ids > 0 then
+  call('HDEL', k_held, unpack(ids))
+end
 local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}
 for i = 1, #ids do
   local c = heads[i] and Q.to_command(ids[i], heads[i])

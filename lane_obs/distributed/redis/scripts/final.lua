@@ -77,6 +77,9 @@ function Q.save_ends()
   if #Q.gone > 0 then
     call('HDEL', k_heads, unpack(Q.gone))
     call('HDEL', k_bodies, unpack(Q.gone))
+    if call('EXISTS', k_cancels) == 1 then
+      call('HDEL', k_cancels, unpack(Q.gone))
+    end
     Q.tell_watchers()
     if request.ttl > 0 then
       Q.keep_results(request.ttl)
@@ -102,9 +105,6 @@ function Q.let_go(l, c)
   end
   if Q.has(c, Q.DATED) then
     call('ZREM', k_deadlines, c.id)
-  end
-  if Q.has(c, Q.CANCEL) then
-    call('HDEL', k_cancels, c.id)
   end
   if Q.has(c, Q.PARTED) then
     local head = call('HGET', k_parts, Q.part_field(l, c))

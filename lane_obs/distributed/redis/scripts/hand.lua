@@ -1,35 +1,41 @@
--- Hands claimed commands to the member: their headers, rows of the answer and bodies.
-Q.rows, Q.bodies = {}, {}
-local CLAIMED = Q.CHANGING .. 'dd'
+-- Hands claimed commands to the member. A row of the answer is id, lane and age; what is not as it nearly always is stands
+-- among the odd: the row's number, token, attempt, deaths, seconds delayed, backed off and to the deadline, and ran.
+-- Of what a member holds is kept: token, lane, flags.
+Q.rows, Q.odd, Q.bodies = {}, {}, {}
+Q.HOLD = '<dI4B'
+local PLAIN, NONE = '\0\0', ('\0'):rep(24)
+local NEW = ssub(NONE, 1, 8)
 
 function Q.hand_out(first_token)
   local taken, rows, n, ids = Q.taken, Q.rows, #Q.taken, {}
   for i = 1, n do
     ids[i] = ssub(taken[i], 15)
   end
-  local heads, changed = call('HMGET', k_heads, unpack(ids)), {}
+  local heads, changed, holds, begins = call('HMGET', k_heads, unpack(ids)), {}, {}, {}
   Q.bodies = call('HMGET', k_bodies, unpack(ids))
-  local at, format, running, fixed_at = 0, Q.CHANGING, Q.RUNNING, Q.FIXED_AT
+  local first = me .. spack('<I4I4d', 1, 0, now)
   for i = 1, n do
-    local raw, id, number = heads[i], ids[i], first_token + i
-    local _, flags, code, _, _, attempt, deaths, _, level, delayed, backed, ran, submitted, deadline =
-      sunpack(CLAIMED, raw)
-    attempt = attempt + 1
-    if flags ~= 0 then
-      flags = Q.start_flagged(Q.lanes[code], Q.to_command(id, raw))
+    local raw, id, number, flags = heads[i], ids[i], first_token + i, 0
+    local code, submitted = sunpack('>I4', taken[i]), sunpack('<d', raw, Q.FIXED_AT)
+    -- Bytes of the header: state and flags; attempts and deaths; delayed, backed off, ran, submitted; deadline.
+    if ssub(raw, 1, 2) == PLAIN and ssub(raw, 23, 30) == NEW and ssub(raw, 43, 66) == NONE and ssub(raw, 75, 82) == NEW then
+      local begin = begins[code]
+      if not begin then
+        begin = spack('<BBI4', Q.RUNNING, 0, code)
+        begins[code] = begin
+      end
+      changed[2 * i] = begin .. spack('<d', number) .. first .. ssub(raw, 39)
+    else
+      flags, changed[2 * i] = Q.start(i, id, raw, number)
     end
-    changed[2 * i - 1] = id
-    changed[2 * i] = spack(format, running, flags, code, number, me, attempt, deaths, now, level, delayed, backed, ran)
-      .. ssub(raw, fixed_at)
-    rows[at + 1], rows[at + 2], rows[at + 3], rows[at + 4], rows[at + 5] = id, code, number, attempt, deaths
-    rows[at + 6], rows[at + 7] = (now - submitted) / 1000000, delayed / 1000000
-    rows[at + 8], rows[at + 9] = backed / 1000000, deadline > 0 and (deadline - now) / 1000000
-    rows[at + 10] = ran / 1000000
-    at = at + 10
+    changed[2 * i - 1], holds[2 * i - 1] = id, id
+    holds[2 * i] = spack(Q.HOLD, number, code, flags)
+    local at = 3 * i
+    rows[at - 2], rows[at - 1], rows[at] = id, code, (now - submitted) / 1000000
   end
   Q.take_out_of_line()
   call('HSET', k_heads, unpack(changed))
-  call('SADD', k_held, unpack(ids))
+  call('HSET', k_held, unpack(holds))
 end
 
 -- What was taken from a lane is one run from its head: one search takes it out, where it is long enough.
@@ -50,10 +56,27 @@ function Q.take_out_of_line()
 end
 
 --@cold
+function Q.add_odd(i, c)
+  local odd, n = Q.odd, #Q.odd
+  odd[n + 1], odd[n + 2], odd[n + 3], odd[n + 4] = i, c.token, c.attempt, c.deaths
+  odd[n + 5], odd[n + 6] = c.delayed / 1000000, c.backed / 1000000
+  odd[n + 7], odd[n + 8] = c.deadline > 0 and (c.deadline - now) / 1000000, c.ran / 1000000
+end
+
+-- The start of a command that is not new, or has flags: its flags and its header from now on.
+function Q.start(i, id, raw, number)
+  local c = Q.to_command(id, raw)
+  if c.flags ~= 0 then
+    Q.start_flagged(Q.lanes[c.lane], c)
+  end
+  c.state, c.token, c.holder, c.attempt, c.since = Q.RUNNING, number, me, c.attempt + 1, now
+  Q.add_odd(i, c)
+  return c.flags, Q.to_header(c)
+end
+
 -- The same for one that was handed out before.
-function Q.add_row(c)
-  local rows, n = Q.rows, #Q.rows
-  rows[n + 1], rows[n + 2], rows[n + 3], rows[n + 4], rows[n + 5] = c.id, c.lane, c.token, c.attempt, c.deaths
-  rows[n + 6], rows[n + 7], rows[n + 8] = (now - c.submitted) / 1000000, c.delayed / 1000000, c.backed / 1000000
-  rows[n + 9], rows[n + 10] = c.deadline > 0 and (c.deadline - now) / 1000000, c.ran / 1000000
+function Q.add_row(i, c)
+  local rows, at = Q.rows, 3 * i
+  rows[at - 2], rows[at - 1], rows[at] = c.id, c.lane, (now - c.submitted) / 1000000
+  Q.add_odd(i, c)
 end

@@ -6,6 +6,11 @@ if not request.looks then
     Q.declare(request.lanes[i])
   end
   if #request.lanes > 0 then
+    if Q.limit ~= request.limit then -- it decides for every lane where it competes
+      for _, code in ipairs(call('HVALS', k_names)) do
+        Q.lane_of(math.abs(code))
+      end
+    end
     Q.limit, Q.most_letters = request.limit, request.letters
   end
   call('ZADD', k_members, now + request.lease * 1000, me)

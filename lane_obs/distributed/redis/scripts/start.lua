@@ -10,5 +10,4 @@ function Q.start_flagged(l, c)
   if Q.has(c, Q.DATED) then
     call('ZREM', k_deadlines, c.id)
   end
-  return c.flags
 end

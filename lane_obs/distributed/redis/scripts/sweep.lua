@@ -7,7 +7,10 @@ if not call('ZSCORE', k_lost, lost) then
 end
 local info = call('HGET', k_info, lost)
 local name = info and munpack(info)[1] or lost
-local ids = call('SPOP', k_held, 100)
+local ids = call('HRANDFIELD', k_held, 100)
+if #ids > 0 then
+  call('HDEL', k_held, unpack(ids))
+end
 local heads = #ids > 0 and call('HMGET', k_heads, unpack(ids)) or {}
 
 local function take_back(id, raw)

@@ -6,7 +6,7 @@ local is_again, stale, left_idle, over = false, {}, false, 0
 -- The same turn once more, since its answer was lost: its ends are in, and what it claimed is handed out again.
 local function answer_again(record)
   local last = munpack(record)
-  local ids, again = call('SMEMBERS', k_held), {}
+  local ids, again = call('HKEYS', k_held), {}
   for i = 1, #ids do
     local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
     if c.token > last.token and c.token <= last.token + last.count then
@@ -17,7 +17,7 @@ local function answer_again(record)
     return one.token < other.token
   end)
   for i = 1, #again do
-    Q.add_row(again[i])
+    Q.add_row(i, again[i])
     Q.bodies[i] = call('HGET', k_bodies, again[i].id)
   end
   return last.stale, last.facts, last.fact_bodies
@@ -40,16 +40,8 @@ local function end_flagged(l, c, state, delay)
   end
 end
 
-local function end_one(i, id, raw)
-  local _, flags, code = sunpack('<BBI4', raw)
-  local l, state = Q.lane_of(code), request.states[i]
-  Q.lane_ended(l)
-  local cost, letter = request.costs[i], request.letters[i]
-  if flags == 0 and not cost and not letter and state ~= 'backoff' and state ~= 'ready' then
-    Q.finish(id, state, ARGV[3 + i])
-    return
-  end
-  local c = Q.to_command(id, raw)
+local function end_odd(i, l, c)
+  local state, cost, letter = request.states[i], request.costs[i], request.letters[i]
   c.ran = c.ran + now - c.since
   if cost then
     Q.settle_cost(l, c, cost)
@@ -59,38 +51,47 @@ local function end_one(i, id, raw)
   end
   end_flagged(l, c, state, request.delays[i] or 0)
   if state ~= 'backoff' and state ~= 'ready' then
-    Q.finish(id, state, ARGV[3 + i])
+    Q.finish(c.id, state, ARGV[3 + i])
   end
 end
 
-local function is_held(raw, wanted)
-  local state, _, _, number, holder = sunpack('<BBI4dc8', raw)
-  return state == Q.RUNNING and number == wanted and holder == me
+local function end_one(i, code, flags)
+  local id, state, l = request.ids[i], request.states[i], Q.lane_of(code)
+  Q.lane_ended(l)
+  if flags == 0 and state ~= 'backoff' and state ~= 'ready' and not request.costs[i] and not request.letters[i] then
+    Q.finish(id, state, ARGV[3 + i])
+  else
+    end_odd(i, l, Q.to_command(id, call('HGET', k_heads, id)))
+  end
 end
 
 local function take_ends()
   local ids, tokens, mine = request.ids, request.tokens, {}
-  local heads = call('HMGET', k_heads, unpack(ids))
+  local holds = call('HMGET', k_held, unpack(ids))
   for i = 1, #ids do
-    local raw = heads[i]
-    if raw and is_held(raw, tokens[i]) then
+    local number, code, flags
+    if holds[i] then
+      number, code, flags = sunpack(Q.HOLD, holds[i])
+    end
+    if number == tokens[i] then
+      holds[i] = false -- the same end twice is refused
       mine[#mine + 1] = ids[i]
-      end_one(i, ids[i], raw)
+      end_one(i, code, flags)
     else
       stale[#stale + 1] = ids[i]
     end
   end
   over = #mine
   if over > 0 then
-    call('SREM', k_held, unpack(mine))
+    call('HDEL', k_held, unpack(mine))
   end
 end
 
 local function take_progress()
   for i = 1, #request.progress, 3 do
     local id, number, data = request.progress[i], request.progress[i + 1], ARGV[request.progress[i + 2]]
-    local raw, members = call('HGET', k_heads, id), call('HGET', k_watch, id)
-    if raw and members and is_held(raw, number) then
+    local hold, members = call('HGET', k_held, id), call('HGET', k_watch, id)
+    if hold and members and sunpack(Q.HOLD, hold) == number then
       for at = 1, #members, 8 do
         Q.send(ssub(members, at, at + 7), { 'p', { id }, {}, { #data } }, data)
       end
@@ -125,7 +126,7 @@ end
 if is_again then
   local refused, told, told_bodies = answer_again(again)
   local at = Q.keeper == me and Q.due_at < Q.NEVER and Q.due_at
-  local answer = { mpack({ refused, Q.rows, told, at and (at - now) / 1000000 or false }) }
+  local answer = { mpack({ refused, Q.rows, Q.odd, 0, told, at and (at - now) / 1000000 or false }) }
   for i = 1, #Q.bodies do
     answer[#answer + 1] = Q.bodies[i]
   end
@@ -135,11 +136,11 @@ if is_again then
   return answer
 end
 
-if #request.ids > 0 then
-  take_ends()
-end
 if #request.progress > 0 then
   take_progress()
+end
+if #request.ids > 0 then
+  take_ends()
 end
 Q.pass_due()
 Q.save_waiting()
@@ -173,7 +174,7 @@ end
 Q.save_numbers()
 call('HSET', k_turns, me, mpack({ turn = request.turn, token = first_token, count = #Q.taken, stale = stale, facts = Q.facts,
   fact_bodies = Q.fact_bodies }))
-local answer = { mpack({ stale, Q.rows, Q.facts, due and (due - now) / 1000000 or false }) }
+local answer = { mpack({ stale, Q.rows, Q.odd, first_token, Q.facts, due and (due - now) / 1000000 or false }) }
 for i = 1, #Q.bodies do
   answer[#answer + 1] = Q.bodies[i]
 end

@@ -167,7 +167,9 @@ class RedisBroker(Questions):
     async def _submit(self, commands: Sequence[NewCommand]) -> list[Receipt]:
         unsure = self._unsure
         try:
-            answer = await self._session.send(load("submit"), self._pack(commands), wait=self._wait)
+            answer = await self._session.send(
+                load("submit"), self._pack(commands), wait=self._wait, again=lambda: self._pack_again(commands)
+            )
         except (BrokerUnavailable, asyncio.CancelledError):
             unsure.update(dict.fromkeys(command.id for command in commands))
             while len(unsure) > _UNSURE:
@@ -187,6 +189,11 @@ class RedisBroker(Questions):
             for command in commands:
                 unsure.pop(command.id, None)
         return receipts
+
+    def _pack_again(self, commands: Sequence[NewCommand]) -> list[bytes]:
+        """The same for a server that no longer knows this member's last submit: it may be done with it."""
+        self._unsure.update(dict.fromkeys(command.id for command in commands))
+        return self._pack(commands)
 
     def _pack(self, commands: Sequence[NewCommand]) -> list[bytes]:
         unsure = self._unsure

@@ -106,9 +106,22 @@ class Session:
         return await self.send(load(name), [encode(request), *blobs], wait=wait, held_by=held_by)
 
     async def send(
-        self, program: Program, parts: list[bytes], *, wait: float | None, held_by: str | None = None
+        self,
+        program: Program,
+        parts: list[bytes],
+        *,
+        wait: float | None,
+        held_by: str | None = None,
+        again: Callable[[], list[bytes]] | None = None,
     ) -> Any:
         """Runs a script with what `ask` would pack.
+
+        Args:
+            program: the script.
+            parts: what it is asked, and bytes.
+            wait: of `ask`.
+            held_by: of `ask`.
+            again: gives the parts for a member that was forgotten meanwhile, so that the script may have run before.
 
         Raises:
             BrokerUnavailable: there is no queue, and this member makes none.
@@ -119,6 +132,8 @@ class Session:
             if type(answer) is not int:
                 return answer
             await self._join_again(answer, joins, wait)
+            if again is not None:
+                parts = again()
             if not self.epoch:
                 raise BrokerUnavailable(f"there is no queue {self.keys.channel('')[:-1]}")
 

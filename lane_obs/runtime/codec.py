@@ -40,8 +40,8 @@ def encode(work: Any, args: tuple[Any, ...]) -> tuple[str, bytes]:
         return name, _checked(name, args, _arguments_decoder, work, len(args))
     if registered is not type(work) or not isinstance(work, Command):
         raise InvalidCommand(
-            f"{name!r} is not registered, and a durable lane can rebuild only what is: put @lane_obs.command(name) on "
-            "the function or Command class, or opt the lane out with LaneConfig(durable=False)"
+            f"{name!r} is not registered, and only what is can be rebuilt: put @lane_obs.command(name) on the function "
+            "or Command class; beside a storage, LaneConfig(durable=False) opts a lane out"
         )
     return name, _checked(name, work, _decoder, type(work))
 

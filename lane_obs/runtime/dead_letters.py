@@ -90,6 +90,7 @@ class DeadLetterQueue:
         self._on_evict: Callable[[DeadLetter], None] = _nothing
         self._on_remove: Callable[[DeadLetter], None] = _nothing
         self._wall: Callable[[], float] = lambda: 0.0
+        self._where = ""
 
     def bind(
         self,
@@ -97,8 +98,9 @@ class DeadLetterQueue:
         on_evict: Callable[[DeadLetter], None],
         on_remove: Callable[[DeadLetter], None],
         wall: Callable[[], float],
+        where: str = "",
     ) -> None:
-        """Ties it to the queue whose letters it keeps.
+        """Ties it to the queue whose letters it keeps; `where` says, where it keeps none, who does.
 
         Raises:
             ConfigError: it belongs to another queue.
@@ -109,6 +111,7 @@ class DeadLetterQueue:
         self._on_evict = on_evict
         self._on_remove = on_remove
         self._wall = wall
+        self._where = where
 
     def push(self, letter: DeadLetter) -> None:
         """Adds a letter; a letter of the same id is replaced, the oldest gives way when full."""
@@ -215,7 +218,7 @@ class DeadLetterQueue:
         """
         letter = self._letters.get(command_id)
         if letter is None:
-            raise UnknownCommand(f"there is no dead letter {command_id!r}")
+            raise UnknownCommand(f"there is no dead letter {command_id!r} {self._where}".rstrip())
         if letter.rerun is None or self._requeue is None:
             raise UnknownCommand(f"dead letter {command_id!r} holds nothing that could run again")
         handle = self._requeue(letter)

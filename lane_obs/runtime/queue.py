@@ -112,7 +112,10 @@ class CommandQueue(Submitter, Steering, Sharing):
         self._membership = None if broker is None else Membership(broker, lanes, limits, *parts, work=work)
         self._keeper = self._membership or Durability(storage, lanes, *parts)
         self._lanes = Lanes(self._dispatcher, self._intake, self._keeper, self._clock)
-        self.dead_letters.bind(self._requeue, self._evicted, self._keeper.forget_letter, self._clock.wall)
+        where = (
+            "" if broker is None else "in this process; the broker keeps them: use cluster.letters and cluster.requeue"
+        )
+        self.dead_letters.bind(self._requeue, self._evicted, self._keeper.forget_letter, self._clock.wall, where)
         self._bus.attach(self)
 
     @classmethod
@@ -182,8 +185,12 @@ class CommandQueue(Submitter, Steering, Sharing):
     # --- look and steer -----------------------------------------------------------------------------------------
 
     def get(self, command_id: str) -> CommandHandle[Any] | None:
-        """The live command of this id; `None` when there is none (it ended, or never was)."""
-        return self._dispatcher.directory.find(command_id)
+        """The live command of this id; `None` when there is none (it ended, or never was).
+
+        With a broker, only what runs in this process is known; `cluster.find` asks the whole queue.
+        """
+        found = self._dispatcher.directory.find(command_id)
+        return self._membership.runs(command_id) if found is None and self._membership is not None else found
 
     def cancel(self, command_id: str) -> bool:
         """Cancels a live command (see `CommandHandle.cancel`); False when no live command has this id.
@@ -201,9 +208,11 @@ class CommandQueue(Submitter, Steering, Sharing):
         """Tells why a live command has not ended.
 
         Raises:
-            UnknownCommand: no live command has this id.
+            UnknownCommand: no live command has this id; with a broker, none that runs in this process.
         """
-        handle = self._dispatcher.directory.find(command_id)
+        handle = self.get(command_id)
+        if handle is None and self._membership is not None:
+            raise UnknownCommand(f"no command with the id {command_id!r} runs in this process; use cluster.find")
         if handle is None:
             raise UnknownCommand(f"no live command has the id {command_id!r}")
         return explain(handle, self._engine, self._clock.now())

@@ -16,7 +16,7 @@ from lane_obs.distributed.redis.policy import pack_lanes
 from lane_obs.distributed.redis.program import load
 from lane_obs.distributed.redis.questions import Questions
 from lane_obs.distributed.redis.session import VERSION, Session
-from lane_obs.errors import BrokerError, BrokerUnavailable, UnknownLane
+from lane_obs.errors import BrokerError, BrokerUnavailable, ConfigError, UnknownLane
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _ACCEPTED: Final = Answer.ACCEPTED
 _BATCH: Final = 500
 """A script holds the server up while it runs: so many commands at a time."""
+_SHORTEST: Final = 0.1
 _UNSURE: Final = 10_000
 """Ids of submits without an answer that are remembered."""
 
@@ -69,19 +70,25 @@ class RedisBroker(Questions):
         self.max_body = to_count("max_body", max_body, minimum=1)
         self.max_result = to_count("max_result", max_result, minimum=1)
         self._url = url
+        self._keys = Keys(queue)
         self._timeout = to_seconds("timeout", timeout)
-        self._link = Link(url, timeout=self._timeout)
-        self._session = Session(Keys(queue), self._forgotten)
         self._wait = to_seconds("submit_timeout", submit_timeout)
         self._lease = to_seconds("lease", lease)
         self._ttl = round(to_seconds("result_ttl", result_ttl, zero=True) * 1000)
         self._times = {"ttl": self._ttl, "lease": round(self._lease * 1000)}
-        self._inbox = Inbox(self._session, url, timeout=self._timeout, lease=self._lease, ttl=self._ttl)
+        if self._lease < _SHORTEST:
+            raise ConfigError("lease", lease, f"give {_SHORTEST} seconds or more: it is renewed in a third of that")
+        self._get_ready()
         self._submitting = asyncio.Lock()
         self._calls = self._turns = 0
         self._unsure: dict[str, None] = {}
-        self._unanswered: tuple[list[bytes], Sequence[str], bool] | None = None
         self.member = ""
+
+    def _get_ready(self) -> None:
+        self._link = Link(self._url, timeout=self._timeout)
+        self._session = Session(self._keys, self._forgotten)
+        self._inbox = Inbox(self._session, self._url, timeout=self._timeout, lease=self._lease, ttl=self._ttl)
+        self._unanswered: tuple[list[bytes], Sequence[str], bool] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -96,6 +103,8 @@ class RedisBroker(Questions):
         listener: Listener,
     ) -> None:
         """Joins the queue, as `Broker.open` says. Without lanes and work it looks on, and makes no queue."""
+        if self._session.link is not None:  # it was open, or could not be opened, before
+            self._get_ready()
         session = self._session
         session.wish = {
             "version": str(VERSION),

@@ -170,7 +170,8 @@ class Inbox:
         """Takes note of what this member holds."""
         held = self._held
         for id_ in ended:
-            held.pop(id_, None)
+            if id_ not in turn.stale:  # else it may be held by another claim of this member
+                held.pop(id_, None)
         for claimed in turn.claimed:
             held[claimed.id] = None
         if self._early:

@@ -133,7 +133,8 @@ class Session:
             await self.learn_names(wait=None)
 
     async def _run(self, program: Program, args: list[Any], wait: float | None, held_by: str | None = None) -> Any:
-        assert self.link is not None
+        if self.link is None:
+            raise BrokerUnavailable("the broker is not open")
         keys = self.keys.of(program.keys, self.code if held_by is None else held_by)
         return await self.link.run(program.script, keys, args, wait=wait)
 

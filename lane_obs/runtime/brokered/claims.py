@@ -61,7 +61,7 @@ class Claims:
         if home is None:  # a lane that another member has named
             home, error = next(iter(self._lanes.values())), error or UnknownLane(claim.lane, self._lanes)
         handle = self._handle(claim, body, home, now, work, options)
-        self._journal.running[claim.id] = handle
+        self._journal.begin(handle)
         self._dispatcher.admit(handle, now, recovered=True)
         bus = self._dispatcher.bus
         if bus.at_claim:

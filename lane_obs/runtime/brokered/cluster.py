@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from lane_obs.errors import error_text
+from lane_obs.config.check import to_count
+from lane_obs.errors import ConfigError, error_text
 from lane_obs.runtime.brokered.body import Outcome, decode_outcome, read_body
+from lane_obs.runtime.brokered.facts import why_ended
 from lane_obs.runtime.brokered.handle import SharedHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from lane_obs.distributed import Broker
     from lane_obs.distributed.view import BrokerStats, Found, Letter
@@ -59,7 +61,7 @@ class SharedLetter(msgspec.Struct, frozen=True, kw_only=True):
         id, lane, command_type: of the command.
         payload: its arguments, as JSON.
         reason: the state it ended in.
-        error_type, error, traceback: class name, message and place of its last error; empty where it raised none.
+        error_type, error, traceback: class name, message and place of its last error; empty where none is known.
         attempts: how many it had.
         failed_at: when it ended, Unix seconds of the broker's clock.
     """
@@ -79,6 +81,8 @@ class SharedLetter(msgspec.Struct, frozen=True, kw_only=True):
 class Cluster:
     """The whole queue, of all its members. Every method asks the broker; see `Broker` for what each may raise.
 
+    An argument that is not allowed raises `ConfigError`.
+
     Args:
         broker: the broker.
         watches: waits for results.
@@ -97,6 +101,7 @@ class Cluster:
 
     async def find(self, command_id: str) -> SharedCommand | None:
         """The live command of this id, whoever has it; `None` for none."""
+        _check_id("command_id", command_id)
         found = await self._broker.find(command_id)
         return None if found is None else _shown(found)
 
@@ -106,6 +111,7 @@ class Cluster:
         Raises:
             CommandError: it ended without a value, or how it ended is not known any more (`ResultLost`).
         """
+        _check_id("command_id", command_id)
         home = next(iter(self._dispatcher.engine.lanes.values()))
         handle: SharedHandle[Any] = SharedHandle(
             0, home, math.nan, _owner=self._dispatcher, _id=command_id, _type="", _watches=self._watches
@@ -118,6 +124,7 @@ class Cluster:
         Returns:
             `cancelled` where it waited, `running` where whoever runs it is told, `unknown` where it does not live.
         """
+        _check_id("command_id", command_id)
         return await self._broker.cancel(command_id)
 
     async def pause(self, lane: str) -> bool:
@@ -132,15 +139,16 @@ class Cluster:
         self, *, lane: str | None = None, limit: int = 100, after: str | None = None
     ) -> list[SharedLetter]:
         """Dead letters, oldest first: at most `limit`, those of `lane`, after the letter of id `after`."""
+        to_count("limit", limit, minimum=1)
         return [shown_letter(letter) for letter in await self._broker.letters(lane=lane, limit=limit, after=after)]
 
     async def requeue(self, ids: Sequence[str]) -> list[str]:
         """Makes dead letters commands again; returns the ids of those there were."""
-        return await self._broker.requeue(ids)
+        return await self._broker.requeue(_checked_ids(ids))
 
     async def remove_letters(self, ids: Sequence[str] | None = None) -> int:
         """Forgets dead letters, `None` for all; returns how many there were."""
-        return await self._broker.remove_letters(ids)
+        return await self._broker.remove_letters(None if ids is None else _checked_ids(ids))
 
     def later(self, what: str, call: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
         """Has something done that nobody waits for; `what` says it in the log if it fails."""
@@ -160,6 +168,20 @@ class Cluster:
             await asyncio.wait(self._tasks)
 
 
+def _check_id(field: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(field, value, "give the id of a command as text")
+
+
+def _checked_ids(ids: Iterable[str]) -> list[str]:
+    if isinstance(ids, str | bytes):  # which is made of texts, too
+        raise ConfigError("ids", ids, "give a list of ids")
+    checked = list(ids)
+    for value in checked:
+        _check_id("ids", value)
+    return checked
+
+
 def _shown(found: Found) -> SharedCommand:
     body = read_body(found.body)
     return SharedCommand(
@@ -170,7 +192,8 @@ def _shown(found: Found) -> SharedCommand:
 
 def _by_broker(letter: Letter) -> Outcome:
     """What stands for the outcome of a command that the broker itself ended."""
-    return Outcome(None, letter.attempt, 0.0, 0.0, letter.cause)
+    error_type, error = why_ended(letter.cause)
+    return Outcome(None, letter.attempt, 0.0, 0.0, error_type, error)
 
 
 def shown_letter(letter: Letter) -> SharedLetter:

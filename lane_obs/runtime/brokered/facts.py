@@ -48,6 +48,14 @@ class _Elsewhere(msgspec.Struct, gc=False):
     span: Any = None
 
 
+def why_ended(cause: str) -> tuple[str, str]:
+    """Class name and message that stand for why a broker ended a command itself; empty where that is not known."""
+    for kind, (_, _, error_type, text) in _UNSUCCESSFUL.items():
+        if kind == cause:
+            return error_type, text
+    return "", ""
+
+
 def tell(bus: Bus, facts: Sequence[Fact], now: float) -> None:
     """Makes events of facts.
 

@@ -10,8 +10,19 @@ from lane_obs.clock import sleep
 from lane_obs.config import Overflow
 from lane_obs.core.fact import submitted
 from lane_obs.distributed.record import Answer, NewCommand
-from lane_obs.errors import ConfigError, DuplicateId, InvalidCommand, LaneFullError, LaneObsError, ShutdownInProgress
+from lane_obs.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    DuplicateId,
+    InvalidCommand,
+    LaneFullError,
+    LaneObsError,
+    ShutdownInProgress,
+    UnknownLane,
+)
 from lane_obs.runtime.brokered.body import Body, encode_body
+from lane_obs.runtime.brokered.entry import Call, Entry
 from lane_obs.runtime.brokered.handle import SharedHandle
 from lane_obs.runtime.codec import encode
 from lane_obs.runtime.journal import plain_options
@@ -32,39 +43,6 @@ if TYPE_CHECKING:
 
 _MOST: Final = 500
 """So many commands go to the broker in one call."""
-
-
-class _Call:
-    """A submit of one command or more; whoever made it waits until all are kept, or one is refused."""
-
-    __slots__ = ("_left", "answer")
-
-    def __init__(self, answer: asyncio.Future[Any], count: int) -> None:
-        self._left = count
-        self.answer = answer
-
-    def keep(self, handle: SharedHandle[Any]) -> None:
-        """One more is kept."""
-        self._left -= 1
-        if not self._left and not self.answer.done():
-            self.answer.set_result(handle)
-
-    def refuse(self, error: Exception) -> None:
-        """One is not."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
-            self.answer.exception()  # who asked may be gone
-
-
-class _Entry:
-    """A command on its way to the broker."""
-
-    __slots__ = ("call", "command", "handle")
-
-    def __init__(self, command: NewCommand, handle: SharedHandle[Any], call: _Call) -> None:
-        self.command = command
-        self.handle = handle
-        self.call = call
 
 
 class BrokerIntake:
@@ -93,15 +71,20 @@ class BrokerIntake:
         self._watches = watches
         self._policies = policies
         self._most = most
-        self._new: list[_Entry] = []
-        self._waiting: dict[str, list[_Entry]] = {}
+        self._new: list[Entry] = []
+        self._waiting: dict[str, list[Entry]] = {}
         self._roomy: set[str] = set()
         """Lanes that were said to have room while a call to the broker was under way: word may outrun its answer."""
-        self._under_way = False
+        self._under_way = self._is_open = False
         self._turns: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self.declared: asyncio.Task[object] | None = None
         """Names lanes to the broker: what was submitted since then goes there afterwards."""
+
+    def open(self) -> None:
+        """The queue is joined: what was submitted before goes there now."""
+        self._is_open = True
+        self._flush_soon()
 
     # --- what the queue asks ------------------------------------------------------------------------------------
 
@@ -140,12 +123,12 @@ class BrokerIntake:
 
     # --- on the way ---------------------------------------------------------------------------------------------
 
-    def _call(self, count: int) -> _Call:
+    def _call(self, count: int) -> Call:
         loop = self._dispatcher.loop
         assert loop is not None
-        return _Call(loop.create_future(), count)
+        return Call(loop.create_future(), count)
 
-    def _entry(self, draft: Draft, call: _Call) -> _Entry:
+    def _entry(self, draft: Draft, call: Call) -> Entry:
         dispatcher, options, home = self._dispatcher, draft.options, draft.home
         name, payload = encode(draft.work, draft.args)
         policy = self._policies[home.name]
@@ -171,7 +154,7 @@ class BrokerIntake:
             raise InvalidCommand(f"{name!r} has {len(body)} bytes; the broker takes at most {self._broker.max_body}")
         part = None if policy.partitions is None else self._part_of(policy, home.name, name, options.partition_key)
         command = NewCommand(key, home.name, body, options.delay, deadline, options.cost, options.key, part)
-        return _Entry(command, handle, call)
+        return Entry(command, handle, call)
 
     def _check_cost(self, cost: float, policy: LaneConfig, lane: str) -> None:
         most = min((self._most, *(limit.most for limit in policy.rate_limits)))
@@ -184,13 +167,13 @@ class BrokerIntake:
         part = policy.partitions.assign(command_type, key, turn)
         return None if part is None else str(part)
 
-    def _push(self, entries: list[_Entry]) -> None:
+    def _push(self, entries: list[Entry]) -> None:
         self._new += entries
         self._dispatcher.idle.unsettled += len(entries)
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if not self._under_way:
+        if self._is_open and not self._under_way:
             self._under_way = True
             assert self._dispatcher.loop is not None
             self._task = self._dispatcher.loop.create_task(self._submit_all(), context=contextvars.Context())
@@ -206,20 +189,33 @@ class BrokerIntake:
         finally:
             self._under_way = False
 
-    async def _submit(self, entries: list[_Entry]) -> None:
+    async def _submit(self, entries: list[Entry]) -> None:
+        began = self._dispatcher.clock.now()
         self._roomy.clear()
         try:
             receipts = await self._broker.submit([entry.command for entry in entries])
         except Exception as error:
-            for entry in entries:
-                self._refuse(entry, error, "broker")
+            self._fail(entries, error, began)
         else:
             for entry, receipt in zip(entries, receipts, strict=True):
                 self._take(entry, receipt)
             for lane in self._roomy & self._waiting.keys():
                 self.on_room(lane)
 
-    def _take(self, entry: _Entry, receipt: Receipt) -> None:
+    def _fail(self, entries: list[Entry], error: Exception, began: float) -> None:
+        if isinstance(error, UnknownLane):  # nothing was kept; the others are not to blame
+            lost = [entry for entry in entries if entry.command.lane == error.lane]
+            self._new[:0] = [entry for entry in entries if entry.command.lane != error.lane]
+        elif isinstance(error, BrokerUnavailable | BrokerRefused):  # those behind have waited for as long
+            waited = [entry for entry in self._new if entry.handle.submitted_at <= began]
+            self._new = [entry for entry in self._new if entry.handle.submitted_at > began]
+            lost = entries + waited
+        else:
+            lost = entries
+        for entry in lost:
+            self._refuse(entry, error, "broker")
+
+    def _take(self, entry: Entry, receipt: Receipt) -> None:
         handle, answer = entry.handle, receipt.answer
         if answer == Answer.ACCEPTED:
             bus, options = self._dispatcher.bus, handle._options
@@ -242,11 +238,11 @@ class BrokerIntake:
             return ShutdownInProgress("the queue is shutting down and takes no new work")
         return LaneFullError(lane, self._policies[lane].max_pending or 0)
 
-    def _admit(self, entry: _Entry) -> None:
+    def _admit(self, entry: Entry) -> None:
         entry.call.keep(entry.handle)
         self._dispatcher.idle.settled()
 
-    def _refuse(self, entry: _Entry, error: Exception, reason: str) -> None:
+    def _refuse(self, entry: Entry, error: Exception, reason: str) -> None:
         handle = entry.handle
         self._intake.reject(handle.lane, handle._work, reason)
         discard(handle._work)
@@ -271,7 +267,11 @@ class BrokerIntake:
             self.on_room(lane)
 
     def refuse_all(self) -> None:
-        """Nobody waits for room any more: the queue shuts down."""
+        """Nobody waits for room, or for a start, any more: the queue shuts down."""
+        if not self._is_open:
+            unsent, self._new = self._new, []
+            for entry in unsent:
+                self._refuse(entry, self._full(entry.command.lane), "shutting_down")
         for lane in list(self._waiting):
             for entry in self._waiting.pop(lane):
                 self._refuse(entry, self._full(lane), "shutting_down")

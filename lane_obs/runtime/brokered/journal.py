@@ -35,6 +35,8 @@ class BrokerJournal:
     Attributes:
         on_news: called when something is there to be told.
         running: the commands that are run here, by id.
+        overtaken: commands that are still at work here though their leases are lost and this very member has claimed
+            them anew, by number.
     """
 
     def __init__(self, broker: Broker, dispatcher: Dispatcher) -> None:
@@ -50,6 +52,7 @@ class BrokerJournal:
         self.closing = False
         self.on_news: Callable[[], None] = lambda: None
         self.running: dict[str, ClaimedHandle[Any]] = {}
+        self.overtaken: dict[int, ClaimedHandle[Any]] = {}
 
     # --- what the dispatcher calls ------------------------------------------------------------------------------
 
@@ -96,7 +99,10 @@ class BrokerJournal:
         dispatcher.idle.unsettled += 1
 
     def _tell(self, handle: ClaimedHandle[Any], end: End) -> None:
-        del self.running[end.id]
+        if self.running.get(end.id) is handle:
+            del self.running[end.id]
+        else:
+            del self.overtaken[handle.seq]
         if not self._ends:
             self.on_news()
         self._ends.append(end)
@@ -118,6 +124,31 @@ class BrokerJournal:
         """A running command tells how far it is; what it told before and did not go out yet is replaced."""
         self._progress[handle.id] = Progress(handle.id, handle.token, data)
         self.on_news()
+
+    # --- what the membership calls ------------------------------------------------------------------------------
+
+    def begin(self, handle: ClaimedHandle[Any]) -> None:
+        """A claimed command is run here from now on."""
+        earlier = self.running.get(handle.id)
+        if earlier is not None:
+            self.overtaken[earlier.seq] = earlier
+        self.running[handle.id] = handle
+
+    @property
+    def active(self) -> int:
+        """How many commands are run here."""
+        return len(self.running) + len(self.overtaken)
+
+    def lose(self, command_id: str) -> ClaimedHandle[Any] | None:
+        """The lease on a command is lost; returns the one that it was for, `None` where that is known or over."""
+        same = [handle for handle in self.overtaken.values() if handle.id == command_id]
+        if command_id in self.running:
+            same.append(self.running[command_id])
+        for handle in same:
+            if not handle.lost:
+                handle.lost = True
+                return handle
+        return None
 
     # --- what the pump calls ------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.config import LaneConfig, Overflow, check_lanes, check_methods
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lane_obs.distributed import Broker
     from lane_obs.distributed.record import Fact, Progress, Result
     from lane_obs.distributed.view import BrokerHealth
+    from lane_obs.runtime.brokered.handle import ClaimedHandle
     from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.intake import Intake
@@ -160,6 +161,10 @@ class Membership:
         what = f"{'pause' if paused else 'resume'} lane {lane!r}"
         self.cluster.later(what, self.broker.set_paused(lane, paused=paused))
 
+    def runs(self, command_id: str) -> ClaimedHandle[Any] | None:
+        """The command of this id that runs here; `None` for none."""
+        return self.journal.running.get(command_id)
+
     def cancel(self, command_id: str) -> None:
         """Cancels a command that runs here, or has the broker cancel it."""
         handle = self.journal.running.get(command_id)
@@ -183,13 +188,16 @@ class Membership:
 
         Raises:
             BrokerError: it cannot be reached, or is none of this version's.
-            ConfigError: the lanes ask for something that it cannot do.
+            ConfigError: the lanes ask for something that it cannot do, or the broker is another queue's.
         """
+        if self.broker.member:
+            raise ConfigError("broker", self.broker, "give each queue a broker of its own")
         await self.broker.open(
             self.policies, *self._limits, letters=dead_letters.max_size, work=self.works, listener=self
         )
         self._joined = True
         self._bus.worker = self.broker.member
+        self._intake.open()
 
     def recover(self) -> None:
         """Begins to claim."""
@@ -251,9 +259,8 @@ class Membership:
     def on_lost(self, ids: Sequence[str]) -> None:
         """Leases are lost: those commands run on here, and their ends will be refused."""
         for key in ids:
-            handle = self.journal.running.get(key)
-            if handle is not None and not handle.lost:
-                handle.lost = True
+            handle = self.journal.lose(key)
+            if handle is not None:
                 self._dispatcher.emit(events.CommandLeaseLost, handle, self._clock.now())
 
     def on_facts(self, facts: Sequence[Fact]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
@@ -106,7 +107,7 @@ class Pump:
                 await self._waker
 
     def _wanted(self) -> int:
-        return max(self._broker.concurrency - len(self._journal.running), 0) if self.claims else 0
+        return max(self._broker.concurrency - self._journal.active, 0) if self.claims else 0
 
     async def _turn(self, ends: list[End], told: list[CommandHandle[Any]], progress: list[Progress], want: int) -> None:
         if want:
@@ -157,10 +158,12 @@ class Pump:
             timer.cancel()
 
     def _tell_stale(self, stale: Sequence[str], ends: Sequence[End], told: Sequence[CommandHandle[Any]]) -> None:
-        refused = set(stale)
+        refused = Counter(stale)  # of two attempts of one command in one exchange the earlier one is refused
         now = self._clock.now()
-        for end, handle in zip(ends, told, strict=False):  # ends without a command come last
-            if end.id in refused:
+        about = zip(ends, told, strict=False)  # ends without a command come last
+        for end, handle in sorted(about, key=lambda pair: pair[0].token):
+            if refused[end.id]:
+                refused[end.id] -= 1
                 self._dispatcher.emit(events.CommandStale, handle, now, end.state)
 
     def _arm(self, turn: Turn) -> None:

@@ -53,11 +53,14 @@ class Watches:
         self._watched: dict[str, list[SharedHandle[Any]]] = {}
         self._new: list[str] = []
         self._gone: list[str] = []
-        self._is_due = False
+        self._is_due = self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, handle: SharedHandle[Any]) -> None:
         """Someone waits for a command; the broker is asked at the end of this turn of the loop."""
+        if self._closed:
+            _leave(handle, self._clock.now())
+            return
         known = self._watched.setdefault(handle.id, [])
         if not known:
             self._new.append(handle.id)
@@ -143,6 +146,7 @@ class Watches:
 
     async def close(self) -> None:
         """Ends what is under way; those who still wait are told that the result is not known."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -151,8 +155,12 @@ class Watches:
         watched, self._watched = self._watched, {}
         for handles in watched.values():
             for handle in handles:
-                text = f"command {handle.id} may go on: this process has left its broker"
-                handle.take(State.FAILED, None, ResultLost(text, handle.id, handle.lane), now)
+                _leave(handle, now)
+
+
+def _leave(handle: SharedHandle[Any], now: float) -> None:
+    text = f"command {handle.id} may go on: this process has left its broker"
+    handle.take(State.FAILED, None, ResultLost(text, handle.id, handle.lane), now)
 
 
 def _came_to(handle: SharedHandle[Any], name: str, outcome: Outcome | None) -> tuple[State, Any, BaseException | None]:

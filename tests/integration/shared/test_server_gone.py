@@ -59,3 +59,14 @@ async def test_it_goes_on_with_what_it_had_once_the_server_is_back(start_server:
         assert await first == "it"
         assert await (await manager.submit("a", add, 1, 2)) == 3
         assert commands.runs["it"] == 1
+
+
+async def test_a_start_that_failed_can_be_tried_again(start_server: Callable[..., Server]) -> None:
+    server = start_server()
+    server.kill()
+    manager = QueueManager(LANES, broker=RedisBroker(server.url, timeout=0.3))
+    with pytest.raises(BrokerUnavailable):
+        await manager.start()
+    server.start()
+    async with manager:
+        assert await (await manager.submit("a", add, 1, 1)) == 2

@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.distributed.jobs import CONCURRENCY, QUEUE
-from benchmarks.distributed.server import Server
+from benchmarks.distributed.server import Server, Use
 from benchmarks.workload import LOOPS, on_loop
 from lane_obs import LaneConfig
 from lane_obs.distributed import RedisBroker
@@ -56,8 +56,8 @@ class Depth:
         self._broker = RedisBroker(server.url, queue=QUEUE, concurrency=CONCURRENCY)
         self._ends: list[End] = []
 
-    async def spend(self, turns: int) -> float:
-        """Seconds of the server's processor time for one turn, in which 32 commands end and 32 are claimed."""
+    async def spend(self, turns: int) -> tuple[float, float]:
+        """What the server takes for one turn, in which 32 commands end and 32 are claimed: seconds, and commands."""
         lanes = {
             name: LaneConfig(0, CONCURRENCY, priority=number % self._levels) for number, name in enumerate(self._names)
         }
@@ -65,15 +65,17 @@ class Depth:
         try:
             await self._fill(self._waiting)
             await self._turns(1)
-            return sum([await self._stretch() for _ in range(turns // _STRETCH)]) / (turns // _STRETCH * _STRETCH)
+            uses = [await self._stretch() for _ in range(turns // _STRETCH)]
+            count = len(uses) * _STRETCH
+            return sum(use.cpu for use in uses) / count, sum(use.commands for use in uses) / count
         finally:
             await self._broker.close()
 
-    async def _stretch(self) -> float:
+    async def _stretch(self) -> Use:
         await self._fill(_STRETCH * CONCURRENCY)
         before = self._server.use()
         await self._turns(_STRETCH)
-        return self._server.use().since(before).cpu
+        return self._server.use().since(before)
 
     async def _turns(self, count: int) -> None:
         for _ in range(count):
@@ -91,7 +93,7 @@ class Depth:
             )
 
 
-def spend(waiting: int, lanes: int, levels: int, turns: int) -> float:
-    """Seconds of a new server's processor time for one turn."""
+def spend(waiting: int, lanes: int, levels: int, turns: int) -> tuple[float, float]:
+    """What a new server takes for one turn: seconds of processor time, and commands."""
     with Server() as server:
         return on_loop(LOOPS[0], Depth(server, waiting, lanes, levels).spend, turns)

@@ -22,6 +22,9 @@ _LATENCY = 1.0
 _READS = 1.5
 _TWO = 1.7
 _DEPTH = 2.0
+"""The logarithm of a million is twice that of a thousand."""
+_TENFOLD = 1.5
+_TENTH = 10
 _ENQUEUE_PEERS = ("rq", "streaq", "docket")
 _RUN_PEERS = ("dramatiq", "huey", "taskiq")
 _LATENCY_PEERS = ("taskiq", "huey")
@@ -142,17 +145,25 @@ def _two_workers(sizes: Sizes) -> Iterator[Figure]:
 def _depth(sizes: Sizes) -> Iterator[Figure]:
     from benchmarks.distributed import depth  # it needs the package redis
 
-    turns = max(sizes.samples // 5, 40)
-    lanes = sizes.lanes // _MANY_LANES
-    what = f"server, CPU a turn, {sizes.pending:,} wait in {lanes:,} lanes"
-    for few_lanes, levels, rounds in ((CONCURRENCY, 1, 2), (_FEW_LANES, _FEW_LANES, 1)):
-        contestants = {
-            "many": functools.partial(depth.spend, sizes.pending, lanes, levels, turns),
-            "few": functools.partial(depth.spend, sizes.shallow, few_lanes, levels, turns),
-        }
-        seconds = best_of(contestants, rounds)
-        many, few = (seconds[name] * 1e6 for name in contestants)
-        # Where each lane has a priority of its own a turn takes all it wants of one; else of as many as it wants.
-        budget, holds = at_most(_DEPTH, many / few) if levels == 1 else ("", None)
-        peer = f"{sizes.shallow:,} in {few_lanes} lanes, {levels} {'priorities' if levels > 1 else 'priority'}"
-        yield Figure(ROW, what, many, "us", few, peer, many / few, budget, holds)
+    turns, lanes = max(sizes.samples // 5, 40), sizes.lanes // _MANY_LANES
+    shapes = {
+        "many": (sizes.pending, lanes, 1), "tenth": (sizes.pending // _TENTH, lanes, 1),
+        "few": (sizes.shallow, CONCURRENCY, 1), "one": (sizes.shallow, _FEW_LANES, _FEW_LANES),
+    }  # fmt: skip
+    found: dict[str, tuple[float, float]] = {}
+
+    def measured(name: str) -> float:
+        spent = depth.spend(*shapes[name], turns)
+        found[name] = min(found.get(name, spent), spent)
+        return spent[0]
+
+    best_of({name: functools.partial(measured, name) for name in shapes}, 2)
+    at = f"{sizes.pending:,} wait in {lanes:,} lanes"
+    for name in ("tenth", "few", "one"):
+        waiting, others, levels = shapes[name]
+        (many, commands), (few, fewer) = found["many"], found[name]
+        # Where each lane has a priority of its own a turn takes all it wants of one lane; else of as many as it wants.
+        budget, holds = at_most(_TENFOLD if name == "tenth" else _DEPTH, many / few)
+        peer = f"{waiting:,} in {others:,} lanes" + (", a priority each" if levels > 1 else "")
+        yield Figure(ROW, f"server, CPU a turn, {at}", many * 1e6, "us", few * 1e6, peer, many / few, budget, holds)
+        yield Figure(ROW, f"server, commands a turn, {at}", commands, "", fewer, peer, commands / fewer)

@@ -105,6 +105,10 @@ bench *ARGS:
 soak *ARGS:
     python -m benchmarks.soak "$@"
 
+# A long run of the fault tests of shared queues: each kind of harm so many times, and a million commands at the end
+faults ROUNDS="20" COMMANDS="1000000":
+    LANE_OBS_FAULT_ROUNDS={{ ROUNDS }} LANE_OBS_SOAK={{ COMMANDS }} python -m pytest -v -s --timeout=3600 tests/integration/faults
+
 # Remove what tools leave behind
 clean:
     rm -rf artifacts build dist site htmlcov .coverage .coverage.* .benchmarks .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

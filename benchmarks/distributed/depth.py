@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _BATCH: Final = 1_000
 _STRETCH: Final = 20
 """Turns between two refills, which are not measured."""
-_LEVELS: Final = 6
 _BODY: Final = b'{"name": "bench.count", "args": [{"user": 12345, "kind": "mail"}], "trace": null}'
 
 
@@ -44,20 +43,24 @@ class Depth:
     Args:
         server: where it is.
         waiting: how many commands wait.
-        lanes: how many lanes they are spread over evenly, with six priorities among them.
+        lanes: how many lanes they are spread over evenly.
+        levels: how many priorities the lanes have among them.
     """
 
-    def __init__(self, server: Server, waiting: int, lanes: int) -> None:
+    def __init__(self, server: Server, waiting: int, lanes: int, levels: int) -> None:
         self._server = server
         self._waiting = waiting
         self._names = [f"lane-{number}" for number in range(lanes)]
+        self._levels = levels
         self._numbers = itertools.count()
         self._broker = RedisBroker(server.url, queue=QUEUE, concurrency=CONCURRENCY)
         self._ends: list[End] = []
 
     async def spend(self, turns: int) -> float:
         """Seconds of the server's processor time for one turn, in which 32 commands end and 32 are claimed."""
-        lanes = {name: LaneConfig(0, CONCURRENCY, priority=number % _LEVELS) for number, name in enumerate(self._names)}
+        lanes = {
+            name: LaneConfig(0, CONCURRENCY, priority=number % self._levels) for number, name in enumerate(self._names)
+        }
         await self._broker.open(lanes, None, (), letters=1, work=True, listener=_Deaf())
         try:
             await self._fill(self._waiting)
@@ -88,7 +91,7 @@ class Depth:
             )
 
 
-def spend(waiting: int, lanes: int, turns: int) -> float:
+def spend(waiting: int, lanes: int, levels: int, turns: int) -> float:
     """Seconds of a new server's processor time for one turn."""
     with Server() as server:
-        return on_loop(LOOPS[0], Depth(server, waiting, lanes).spend, turns)
+        return on_loop(LOOPS[0], Depth(server, waiting, lanes, levels).spend, turns)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -19,8 +19,12 @@ from benchmarks.workload import runner
 from lane_obs import LaneConfig, Logs, Metrics, Observability, QueueManager, command
 from lane_obs.distributed import RedisBroker
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LANE: Final = "bench"
 _BATCH: Final = 1_000
+_WAIT: Final = 0.005
 _ANY: Final = 100_000
 """The lane's own limit, which counts the commands of all workers: each worker's concurrency is what bounds it."""
 
@@ -28,6 +32,13 @@ _ANY: Final = 100_000
 @command("bench.count")
 async def count(_payload: dict[str, object]) -> int:
     begin()
+    return 1
+
+
+@command("bench.wait")
+async def wait(_payload: dict[str, object]) -> int:
+    begin()
+    await asyncio.sleep(_WAIT)
     return 1
 
 
@@ -59,9 +70,16 @@ class Ours:
         await self._manager.close()
 
     async def enqueue(self, count_: int) -> None:
+        await self._enqueue(count, count_)
+
+    async def enqueue_waiting(self, count_: int) -> None:
+        """Enqueues jobs that wait 5 ms each, so that what they wait for is what bounds a worker."""
+        await self._enqueue(wait, count_)
+
+    async def _enqueue(self, job: Callable[..., Any], count_: int) -> None:
         for first in range(0, count_, _BATCH):
             numbers = range(first, min(first + _BATCH, count_))
-            await self._manager.submit_many(LANE, [(count, PAYLOAD) for _ in numbers])
+            await self._manager.submit_many(LANE, [(job, PAYLOAD) for _ in numbers])
 
     async def send(self, sent: float) -> None:
         await self._manager.submit(LANE, latency, sent)

@@ -1,6 +1,6 @@
 """The producing side of a contestant, in a process of its own.
 
-usage: python -m benchmarks.distributed.producer CONTESTANT enqueue|latency|round_trips COUNT
+usage: python -m benchmarks.distributed.producer CONTESTANT enqueue|enqueue_waiting|latency|round_trips COUNT
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ async def enqueue(queue: Contestant, count: int) -> float:
     return time.perf_counter() - start
 
 
+async def enqueue_waiting(queue: Any, count: int) -> float:
+    """The same for jobs that wait, which only this library's contestant has."""
+    start = time.perf_counter()
+    await queue.enqueue_waiting(WARM_UP + count)
+    return time.perf_counter() - start
+
+
 async def latency(queue: Contestant, count: int) -> list[float]:
     """Milliseconds from the call that enqueues to the first line of the job, with pauses in between."""
     loop, rng, waits = asyncio.get_running_loop(), random.Random(1), []
@@ -65,7 +72,12 @@ async def round_trips(queue: Contestant, count: int) -> float:
     return seconds
 
 
-_PHASES: Final = {"enqueue": enqueue, "latency": latency, "round_trips": round_trips}
+_PHASES: Final = {
+    "enqueue": enqueue,
+    "enqueue_waiting": enqueue_waiting,
+    "latency": latency,
+    "round_trips": round_trips,
+}
 
 
 async def produce(name: str, phase: str, count: int) -> Any:

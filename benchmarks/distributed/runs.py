@@ -41,10 +41,10 @@ def enqueue(name: str, count: int) -> Run:
         return Run(seconds / count, server.use())
 
 
-def drain(name: str, count: int, processes: int = 1) -> Run:
+def drain(name: str, count: int, processes: int = 1, phase: str = "enqueue") -> Run:
     """Has so many jobs run that wait when the workers start: from the start of the first to that of the last."""
     with Server() as server:
-        _produce(name, "enqueue", count, server)
+        _produce(name, phase, count, server)
         before = server.use()
         with workers_of(name, server.url, processes=processes) as workers:
             span = workers.wait(WARM_UP + count)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.distributed import floor, runs
 from benchmarks.distributed.contestant import OURS, missing
+from benchmarks.distributed.jobs import CONCURRENCY
 from benchmarks.distributed.server import unusable
 from benchmarks.figure import Figure, Sizes, at_least, at_most, best_of, quantile
 
@@ -32,7 +33,6 @@ _TRIPS = 10
 _MANY_LANES = 10
 """The part of `sizes.lanes` that a million commands wait in."""
 _FEW_LANES = 6
-_TURNS = 200
 
 
 def figures(sizes: Sizes) -> Iterator[Figure]:
@@ -121,18 +121,22 @@ def _costs(enqueued: Run, drained: Run, count: int) -> Iterator[Figure]:
 
 
 def _two_workers(sizes: Sizes) -> Iterator[Figure]:
-    count = sizes.commands
-    contestants = {
-        "two": functools.partial(runs.drain, OURS, count, 2),
-        "one": functools.partial(runs.drain, OURS, count, 1),
-    }
-    best = _best(contestants, sizes)
-    two, one = (1 / best[name].seconds for name in contestants)
-    budget, holds = at_least(_TWO, two / one)
-    yield Figure(ROW, "drain, two workers", two, "/s", one, "one worker", two / one, budget, holds)
-    for name, run in best.items():
-        busy = run.use.cpu / (run.seconds * count)
-        yield Figure(ROW, f"server, share of a processor, {name} at work", busy * 100, "%")
+    for what, phase, count in (
+        ("drain", "enqueue", sizes.commands),
+        ("drain of jobs that wait 5 ms", "enqueue_waiting", sizes.commands // _JOBS),
+    ):
+        contestants = {
+            name: functools.partial(runs.drain, OURS, count, processes, phase)
+            for name, processes in (("two", 2), ("one", 1))
+        }
+        best = _best(contestants, sizes)
+        two, one = (1 / best[name].seconds for name in contestants)
+        budget, holds = at_least(_TWO, two / one)
+        yield Figure(ROW, f"{what}, two workers", two, "/s", one, "one worker", two / one, budget, holds)
+        busy = [run.use.cpu / (run.seconds * count) * 100 for run in best.values()]
+        yield Figure(ROW, f"{what}, two workers, server's share of a processor", busy[0], "%", busy[1], "one worker")
+        cpu = [run.cpu * 1e6 for run in best.values()]
+        yield Figure(ROW, f"{what}, two workers, CPU of a worker a job", cpu[0], "us", cpu[1], "one worker")
 
 
 def _depth(sizes: Sizes) -> Iterator[Figure]:
@@ -140,12 +144,15 @@ def _depth(sizes: Sizes) -> Iterator[Figure]:
 
     turns = max(sizes.samples // 5, 40)
     lanes = sizes.lanes // _MANY_LANES
-    runs_ = {
-        "many": functools.partial(depth.spend, sizes.pending, lanes, turns),
-        "few": functools.partial(depth.spend, sizes.shallow, _FEW_LANES, turns),
-    }
-    seconds = best_of(runs_, 2)
-    many, few = (seconds[name] * 1e6 for name in runs_)
     what = f"server, CPU a turn, {sizes.pending:,} wait in {lanes:,} lanes"
-    budget, holds = at_most(_DEPTH, many / few)
-    yield Figure(ROW, what, many, "us", few, f"{sizes.shallow:,} in {_FEW_LANES} lanes", many / few, budget, holds)
+    for few_lanes, levels, rounds in ((CONCURRENCY, 1, 2), (_FEW_LANES, _FEW_LANES, 1)):
+        contestants = {
+            "many": functools.partial(depth.spend, sizes.pending, lanes, levels, turns),
+            "few": functools.partial(depth.spend, sizes.shallow, few_lanes, levels, turns),
+        }
+        seconds = best_of(contestants, rounds)
+        many, few = (seconds[name] * 1e6 for name in contestants)
+        # Where each lane has a priority of its own a turn takes all it wants of one; else of as many as it wants.
+        budget, holds = at_most(_DEPTH, many / few) if levels == 1 else ("", None)
+        peer = f"{sizes.shallow:,} in {few_lanes} lanes, {levels} {'priorities' if levels > 1 else 'priority'}"
+        yield Figure(ROW, what, many, "us", few, peer, many / few, budget, holds)

@@ -10,7 +10,7 @@ import typer
 from lane_obs.cli import alerts, demo, dlq, inspect, repair, replay, stats, steer, worker
 
 app = typer.Typer(
-    help="Lanes for commands: watch a queue at work, or replay recorded traffic through one.",
+    help="Lanes for commands: run a queue's workers, look at it and steer it; replay recorded traffic through one.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lane_obs.runtime.manager import QueueManager
     from lane_obs.worker import Slot
 
+_HOST: Final = "127.0.0.1"
 _MOST_PROCESSES: Final = 1_000
 _OPTIONS: Final = {"port": "--metrics-port", "host": "--host"}
 
@@ -47,7 +48,7 @@ def worker_command(
             help="Serve /metrics, /livez, /readyz and /stats of all processes there; 0 for any free port.",
         ),
     ] = None,
-    host: Annotated[str, typer.Option(metavar="HOST", help="Address to serve on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(metavar="HOST", help="Address to serve on.")] = _HOST,
     channel: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:  # fmt: skip
     """Run the commands of an app's queue in processes that are kept running.
@@ -61,6 +62,9 @@ def worker_command(
     if channel is not None:
         child = Child(app, Channel(channel), _serve, concurrency=concurrency, drain_timeout=drain_timeout)
         raise typer.Exit(child.run())
+    if host != _HOST and metrics_port is None:
+        complain(f"--host {host}: give --metrics-port too, as nothing else is served")
+        raise typer.Exit(BAD_INPUT)
     options = {"--concurrency": concurrency, "--drain-timeout": drain_timeout}
     arguments = [app, *(str(word) for name, value in options.items() if value is not None for word in (name, value))]
     try:

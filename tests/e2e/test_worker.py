@@ -272,6 +272,12 @@ def test_a_port_in_use_is_named_by_its_option(tmp_path: Path) -> None:
     assert worker.lines[-1].startswith("lane-obs: --metrics-port: ")
 
 
+def test_a_host_needs_a_port(tmp_path: Path) -> None:
+    with Worker(tmp_path, "app:app", "--host", "0.0.0.0") as worker:
+        assert worker.code() == 2
+    assert worker.lines == ["lane-obs: --host 0.0.0.0: give --metrics-port too, as nothing else is served"]
+
+
 def test_a_blocked_process_is_not_alive(tmp_path: Path) -> None:
     write_app(tmp_path, "def app():\n    return queue()\n")
     with Worker(tmp_path, "app:app", "--processes", 2, "--metrics-port", 0) as worker:

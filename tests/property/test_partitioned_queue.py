@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lane_obs import (
+    CAUSES,
     InvalidCommand,
     LaneConfig,
     MemorySink,
@@ -340,8 +341,7 @@ async def test_one_that_loses_its_place_keeps_what_it_waited_for_before(clock: V
 
 
 def _only(**seconds: float) -> dict[str, float]:
-    causes = ("slots", "priority", "pause", "scheduler", "rate_limit", "partition", "backoff", "delay")
-    return dict.fromkeys(causes, 0.0) | seconds
+    return dict.fromkeys(CAUSES, 0.0) | seconds
 
 
 # --- the oldest -------------------------------------------------------------------------------------------------

@@ -36,7 +36,8 @@ class Keys:
         ):
             raise ConfigError("queue", queue, f"give 1 to {_MOST} printable characters, no braces")
         self._prefix = f"{{lane_obs:{queue}}}:"
-        self._known: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._known: dict[tuple[str, ...], tuple[str, tuple[str, ...]]] = {}
+        """By names: the member asked for last, and its keys."""
 
     def of(self, names: tuple[str, ...], member: str) -> tuple[str, ...]:
         """The keys of these names, for a script that a member runs.
@@ -45,12 +46,11 @@ class Keys:
             names: what the script needs.
             member: whose `held` is meant.
         """
-        keys = self._known.get(names)
-        if keys is None:
-            keys = self._known[names] = tuple(self._prefix + name for name in names)
-        if HELD not in names:
-            return keys
-        return tuple(f"{key}:{member}" if name == HELD else key for name, key in zip(names, keys, strict=True))
+        known, keys = self._known.get(names, ("", ()))
+        if known != member:
+            keys = tuple(f"{self._prefix}{name}:{member}" if name == HELD else self._prefix + name for name in names)
+            self._known[names] = member, keys
+        return keys
 
     def channel(self, member: str) -> str:
         """Where a member is told what happens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import math
 from random import Random
@@ -136,7 +137,8 @@ class Link:
             BrokerRefused: the server takes nothing, for example since it is out of memory, or does not allow it.
             BrokerError: the script failed.
         """
-        packed = pack("EVALSHA", script.sha, len(keys), *keys, *args)
+        count, head = _head(script.sha, tuple(keys))
+        packed = b"*%d\r\n%b%b" % (count + len(args), head, _words(*args))
         wire = self._keeper.wire
         if wire is not None and (wait is None or wait >= self._timeout):  # the connection times it: no timer of its own
             reply = await wire.ask(packed)
@@ -283,3 +285,15 @@ class Link:
 def _give_up(answer: asyncio.Future[Any]) -> None:
     if not answer.done():
         answer.set_result(Lost("it did not answer in time"))
+
+
+@functools.lru_cache(256)
+def _head(sha: str, keys: tuple[str | bytes, ...]) -> tuple[int, bytes]:
+    """How many words a call begins with, and these as they are sent: a queue's keys are the same in every call."""
+    return 3 + len(keys), _words("EVALSHA", sha, len(keys), *keys)
+
+
+def _words(*words: str | bytes | int) -> bytes:
+    """Words as they are sent, without their number."""
+    packed = pack(*words)
+    return packed[packed.index(b"\n") + 1 :]

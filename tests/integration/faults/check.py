@@ -101,11 +101,14 @@ def _losses(history: History, faults: Sequence[Fault], returned: int, spared: in
             before = successor.number
             if attempt is None:
                 continue
-            if not is_retried(attempt):
-                sure += 1
-                assert _causes(attempt, successor.claimed_at, faults), f"its lease was lost for no reason: {life}"
-            elif attempt.who in killed and killed[attempt.who] - (attempt.told_at or 0.0) < 1.0:
-                unsure += 1
+            if is_retried(attempt):
+                unsure += killed.get(attempt.who, math.inf) - (attempt.told_at or 0.0) < 5.0
+                continue
+            causes = _causes(attempt, successor.claimed_at, faults)
+            assert causes, f"its lease was lost for no reason: {life}"
+            # A retry whose answer got lost, and its lease with it, is refused when it is told again.
+            retried = attempt.state == "backoff" and any(not cause.whom for cause in causes)
+            sure, unsure = sure + (not retried), unsure + retried
     assert sure <= returned <= sure + unsure, f"{sure} to {sure + unsure} leases were lost, the broker says {returned}"
     assert len(history.returns) <= returned
     twice = [

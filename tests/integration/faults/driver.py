@@ -27,6 +27,8 @@ _nursery.set_forkserver_preload([f"tests.integration.faults.{name}" for name in 
 PATIENCE = 25.0
 LEASE = 2.0
 TTL = 30.0
+REST = 2.5
+"""Seconds after which a link has tried to come back."""
 
 
 class Process:
@@ -123,6 +125,7 @@ class Field:
         self.lease = LEASE
         self.processes: list[Process] = []
         self._ledger = ledger.Ledger(self.path, "driver")
+        self._mended_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +174,7 @@ class Field:
     def mend(self, kind: str, who: str = "") -> None:
         """Writes down that it is over."""
         self._ledger.note("mend", kind=kind, whom=who)
+        self._mended_at = time.monotonic()
 
     def kill(self, process: Process) -> None:
         self.fault("kill", process.who)
@@ -194,12 +198,20 @@ class Field:
         """Waits until the lines of the ledger satisfy a check; returns what it says."""
         return poll(lambda: check(self.lines()), seconds, lambda: f"{what}: {self.troubles()}")
 
+    def stop_producers(self) -> None:
+        """Has them submit nothing more."""
+        self.wait_up([process for process in self.processes if process.lives])
+        for process in self.live("producer"):
+            process.signal(signal.SIGTERM)
+
     def finish(self) -> None:
         """Waits for the producers, then until nothing lives any more, and ends the workers in order."""
         for process in self.processes:
             if process.role != "worker" and process.lives:
                 assert process.end() == 0, self.troubles()
         poll(lambda: self.is_idle() or None, PATIENCE, lambda: f"an idle queue: {self.stats()} {self.troubles()}")
+        # A worker whose link just broke comes back in time; one that cannot say good-bye stays until its lease ends.
+        time.sleep(max(0.0, self._mended_at + REST - time.monotonic()))
         count = len(self.live("worker"))
         poll(lambda: len(self.stats().members) <= count or None, PATIENCE, lambda: f"dead members gone: {self.stats()}")
         self.final = self.stats()

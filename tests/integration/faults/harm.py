@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.integration.servers.proxy import Proxy
     from tests.integration.servers.server import Server
 
+MANY = 1_000_000
+
 
 @dataclasses.dataclass
 class Scene:
@@ -28,14 +30,12 @@ class Scene:
         server: their server.
         proxy: what stands between, where something does.
         rng: chooses.
-        left: how many commands a producer that takes the place of another one submits.
     """
 
     field: Field
     server: Server
     proxy: Proxy
     rng: random.Random
-    left: int = 60
 
     def pause(self, least: float = 0.05, most: float = 0.4) -> None:
         time.sleep(self.rng.uniform(least, most))
@@ -61,7 +61,7 @@ def kill_producer(scene: Scene) -> None:
         return
     victim = scene.rng.choice(producers)
     scene.field.kill(victim)
-    scene.field.start("producer", wait=False, count=scene.left)
+    scene.field.start("producer", wait=False, count=MANY)
     lines = scene.field.lines()
     seen = {line["id"] for line in lines if line["what"] == "result"}
     mine = {line["id"]: None for line in lines if line["what"] == "ack" and line["who"] == victim.who}

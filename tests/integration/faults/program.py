@@ -1,6 +1,7 @@
 """A worker or a producer, a process of its own.
 
-It notes `up` once it takes part. A worker ends in order on SIGTERM, a producer once all its commands have ended.
+It notes `up` once it takes part. A worker ends in order on SIGTERM; a producer then submits nothing more, and ends once
+all its commands have.
 """
 
 from __future__ import annotations
@@ -177,10 +178,14 @@ class Producer:
     async def run(self) -> None:
         async with self._manager:
             ledger.note("up")
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stop)
             await asyncio.gather(*(self._submitter() for _ in range(SUBMITTERS)))
             while self._waiters:
                 await asyncio.gather(*self._waiters)
             ledger.note("done")
+
+    def _stop(self) -> None:
+        self._left = 0
 
     async def _submitter(self) -> None:
         while self._left > 0:
@@ -272,7 +277,11 @@ def show_tasks() -> None:
 
 async def take_part(order: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, show_tasks)
-    await ROLES[order["role"]](order)
+    while True:
+        try:
+            return await ROLES[order["role"]](order)
+        except BrokerUnavailable as error:  # as who watches over it would
+            ledger.note("start failed", error=str(error))
 
 
 ROLES: dict[str, Callable[[dict[str, Any]], Coroutine[Any, Any, None]]] = {

@@ -7,5 +7,5 @@ import secrets
 from typing import Final
 
 SEED: Final = int(os.environ.get("LANE_OBS_FAULT_SEED", "0")) or secrets.randbelow(1_000_000)
-ROUNDS: Final = int(os.environ.get("LANE_OBS_FAULT_ROUNDS", "3"))
+ROUNDS: Final = int(os.environ.get("LANE_OBS_FAULT_ROUNDS", "2"))
 """How often each harm is done; more by hand."""

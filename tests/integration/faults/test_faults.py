@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     Play = Callable[[Sequence[str]], Lost]
 
-COUNT = 90 * ROUNDS
-"""So many commands each producer submits: they last longer than the harm does."""
+MANY = 1_000_000
 
 
 @pytest.fixture
@@ -40,11 +39,13 @@ def play(start_server: Callable[..., Server], tmp_path: Path) -> Iterator[Play]:
         rng = random.Random(SEED)
 
         def act(kinds: Sequence[str]) -> Lost:
-            field.start_all(3, 2, COUNT)
+            field.start_all(3, 2, MANY)
             scene = Scene(field, server, proxy, rng)
             for kind in kinds:
                 scene.pause()
                 HARMS[kind][0](scene)
+            scene.pause()
+            field.stop_producers()
             field.finish()
             print(leftovers(server))
             check_leftovers(server, len(RULES))

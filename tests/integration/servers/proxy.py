@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.integration.services.process import free_port
@@ -36,6 +37,7 @@ class Proxy:
         self._replies_left: int | None = None
         self._fresh_to_cut = 0
         self._open: set[asyncio.StreamWriter] = set()
+        self._unclosed: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self._pumps: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
@@ -112,8 +114,20 @@ class Proxy:
 
     async def _close(self) -> None:
         await self._unlisten()
-        self._cut()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self._turn()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # some are still being accepted
+            self._cut()
+            await asyncio.wait(others)
+            await self._turn()
+        for writer in self._unclosed:  # some have bytes for a peer that reads no more
+            writer.transport.abort()
+        await self._turn()
+
+    @staticmethod
+    async def _turn() -> None:
+        """Lets the loop do what it was asked to do."""
+        for _ in range(3):
+            await asyncio.sleep(0)
 
     def _cut(self) -> int:
         count = len(self._open) // 2
@@ -133,6 +147,7 @@ class Proxy:
             return
         fresh, self._fresh_to_cut = self._fresh_to_cut > 0, max(0, self._fresh_to_cut - 1)
         self._open |= {writer, back}
+        self._unclosed |= {writer, back}
         for pump in (self._pump(reader, back), self._pump(there, writer, replies=True, fresh=fresh)):
             task = self._loop.create_task(pump)
             self._pumps.add(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from lane_obs.errors import MAX_SECONDS, ConfigError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Duration: TypeAlias = float | timedelta
 
+_MOST: Final = 2**53
+"""The largest count: beyond it a float is not exact, and no program counts that far."""
 _MAX_NAME = 200
 
 
@@ -30,23 +32,24 @@ def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
         ConfigError: not a number, NaN, negative, above 100 years, or zero where that is not allowed.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    wanted = f"give finite seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, or a timedelta"
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise ConfigError(field, value, wanted)
+    is_number = isinstance(seconds, float | int) and not isinstance(seconds, bool)
     # Written so that NaN fails it as well.
-    if not 0 <= seconds <= MAX_SECONDS or (seconds == 0 and not zero):
-        raise ConfigError(field, value, wanted)
-    return float(seconds)
+    if is_number and 0 <= seconds <= MAX_SECONDS and (seconds or zero):
+        return float(seconds)
+    wanted = f"give finite seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, or a timedelta"
+    raise ConfigError(field, value, wanted)
 
 
 def to_count(field: str, value: object, *, minimum: int = 0) -> int:
-    """Checks a count: an int (no bool, no float) of at least `minimum`.
+    """Checks a count: an int (no bool, no float) of at least `minimum`, and such that a float is as exact.
 
     Raises:
         ConfigError: anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigError(field, value, f"give a whole number of {minimum} or more")
+    if value > _MOST:
+        raise ConfigError(field, value, f"give a whole number of {_MOST} or less")
     return value
 
 

@@ -260,3 +260,11 @@ def test_reservations_must_leave_a_slot_to_lanes_that_reserve_none() -> None:
     with pytest.raises(ConfigError, match=r"max_concurrency: 3 .* lane 'b' could never start"):
         QueueConfig({"a": LaneConfig(3, 4), "b": LaneConfig(0, 4)}, max_concurrency=3)
     assert QueueConfig({"a": LaneConfig(3, 4)}, max_concurrency=3).max_concurrency == 3
+
+
+@pytest.mark.parametrize(
+    "field", ["min_concurrency", "max_concurrency", "max_pending", "pressure_threshold", "max_crashes"]
+)
+def test_a_count_that_a_float_could_not_hold_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match="give a whole number of 9007199254740992 or less"):
+        LaneConfig(**{field: 10**20})

@@ -15,7 +15,7 @@ from lane_obs.distributed import RedisBroker
     [
         *[("lease", value) for value in (0, 0.05, -1, float("nan"), "30")],
         *[("queue", value) for value in ("", "a{b}", "a\nb", 5, "x" * 201)],
-        *[(name, value) for name in ("concurrency", "max_body", "max_result") for value in (0, True, 1.5, "1")],
+        *[(name, value) for name in ("concurrency", "max_body", "max_result") for value in (0, True, 1.5, "1", 10**20)],
         *[("result_ttl", value) for value in (-1, float("inf"), None)],
         *[(name, value) for name in ("submit_timeout", "timeout") for value in (0, None, "5")],
     ],

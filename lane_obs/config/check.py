@@ -33,9 +33,9 @@ def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
     is_number = isinstance(seconds, float | int) and not isinstance(seconds, bool)
-    # Written so that NaN fails it as well.
-    if is_number and 0 <= seconds <= MAX_SECONDS and (seconds or zero):
-        return float(seconds)
+    number = float(seconds) if is_number and abs(seconds) <= MAX_SECONDS else -1.0  # type: ignore[arg-type]
+    if number > 0 or (zero and number == 0):
+        return number
     wanted = f"give finite seconds {'of zero or more' if zero else 'above zero'}, at most 100 years, or a timedelta"
     raise ConfigError(field, value, wanted)
 

@@ -63,7 +63,7 @@ class Depth:
         }
         await self._broker.open(lanes, None, (), letters=1, work=True, listener=_Deaf())
         try:
-            await self._fill(self._waiting)
+            await self._fill(self._waiting + CONCURRENCY)  # those of the first turn run from then on
             await self._turns(1)
             uses = [await self._stretch() for _ in range(turns // _STRETCH)]
             count = len(uses) * _STRETCH

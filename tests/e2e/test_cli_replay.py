@@ -124,7 +124,7 @@ def test_a_record_has_its_fields_in_this_order(write: Callable[..., Path], tmp_p
     assert (tmp_path / "r.jsonl").read_text() == (
         '{"id":"2","lane":"query","command_type":"replay","submitted_at":0.0,"started_at":0.0,"finished_at":1.5,'
         '"outcome":"succeeded","attempts":1,"wait_seconds":0.0,"wait_by_cause":{"slots":0.0,"priority":0.0,'
-        '"pause":0.0,"scheduler":0.0,"rate_limit":0.0,"partition":0.0,"backoff":0.0,"delay":0.0}}\n'
+        '"pause":0.0,"scheduler":0.0,"rate_limit":0.0,"partition":0.0,"backoff":0.0,"delay":0.0,"broker":0.0}}\n'
     )
 
 

@@ -11,11 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 RECIPES = {
-    "bench", "check", "ci", "clean", "cov", "cov-html", "cov-module", "default", "doc", "fmt", "fmt-check",
+    "bench", "check", "ci", "clean", "cov", "cov-html", "cov-module", "default", "doc", "faults", "fmt", "fmt-check",
     "lint", "test", "test-config", "test-error", "test-event", "test-manager", "test-monitor", "test-one",
     "soak", "test-queue", "test-v", "update",
 }  # fmt: skip
-"""Those of the reference, and `soak`."""
+"""Those of the reference, and `soak` and `faults`."""
 ARGUMENTS = {"test-one": ["submit"], "cov-module": ["core"]}
 
 

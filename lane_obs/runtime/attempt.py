@@ -81,9 +81,9 @@ class Attempts:
         bus = self._bus
         if bus.at_start:
             bus.call(bus.at_start, handle)
-        is_plain = not self._eager and not self._has_factory
-        if not is_plain:
-            self._tell_start(handle, now)
+        if bus.active:
+            marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
+            bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
         marked = self._owner.journal.started(handle) if handle._durable else None
         context = handle._context
         assert context is not None
@@ -94,24 +94,13 @@ class Attempts:
             attempt.close()
             self._ended(handle, None, error)
             return
-        if is_plain:
-            handle._task = task
-            self._begun.append(handle)
-            self._tell_start(handle, now)  # the sinks' turn comes after its first step, and takes in more at once
-        elif handle.state is _RUNNING:  # else it ended within its eager first step
-            self._go_on(handle, task)
-
-    def _go_on(self, handle: CommandHandle[Any], task: asyncio.Task[None]) -> None:
+        if handle.state is not _RUNNING:  # it ended within its eager first step
+            return
         handle._task = task
         if not self._eager:
             self._begun.append(handle)
         if handle._stop is not None:  # it asked for its own end within its eager first step
             task.cancel()
-
-    def _tell_start(self, handle: CommandHandle[Any], now: float) -> None:
-        if self._bus.active:
-            marks = handle.ready_mark, handle.since, handle.start_mark, handle.waited
-            self._bus.append((started, now, handle, handle.attempt, handle.trace, *marks))
 
     def _spawn(self, attempt: Coroutine[Any, Any, None], context: contextvars.Context, name: str) -> asyncio.Task[None]:
         # The name is free of cost: without one Python 3.11 formats "Task-n" for every task.

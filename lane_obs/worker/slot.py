@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import signal
 import socket
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -236,9 +237,13 @@ class Slot:
     # --- after its end ------------------------------------------------------------------------------------------
 
     def _note_end(self, pid: int, code: int | None) -> None:
-        """Notes the end of a process that was told to end; one that was not ready yet had nothing to lose."""
+        """Notes the end of a process that was told to end.
+
+        One that was not ready yet had nothing to lose; unless it had to be killed, as one whose loop is blocked.
+        """
         self._bus.emit(event.WorkerEnded, self.name, pid, code, self._told_left)
-        self.failed = self._stopping and self._ready_at is not None and code != 0
+        had_work = self._ready_at is not None or code == -signal.SIGKILL
+        self.failed = self._stopping and had_work and code != 0
 
     def _is_hopeless(self, pid: int) -> bool:
         """Whether no process can start here: this one cannot as it is configured, and none ever could."""

@@ -170,8 +170,8 @@ class Tally:
                 wait.exemplars[bucket] = (seconds, trace, at + wall_offset)
             if ready is not start:
                 seconds = part_between(_SCHEDULER, ready, since, start, at)
-            elif ready.cause != _SCHEDULER:
-                seconds = 0.0
+            else:
+                seconds = at - since if ready.cause == _SCHEDULER else 0.0
             dispatch.counts[bisect_left(dispatch.bounds, seconds)] += 1
             dispatch.total += seconds
 

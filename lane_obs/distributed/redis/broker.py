@@ -222,6 +222,8 @@ class RedisBroker(Questions):
         if self._unanswered is not None:  # what it claimed is held by this member, who does not know of it
             whole = await self._turn(*self._unanswered)
             want = max(want - len(whole.claimed), 0)
+        if self._inbox.is_unsure:
+            await self._compare()
         while True:
             last = len(ends) <= _BATCH and want <= _BATCH and len(progress) <= _BATCH
             self._turns += 1
@@ -231,6 +233,12 @@ class RedisBroker(Questions):
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):
                 return whole
             ends, progress, want = ends[_BATCH:], progress[_BATCH:], want - len(part.claimed)
+
+    async def _compare(self) -> None:
+        """Tells the server what this member runs, which a replica that has taken over may not know."""
+        request = {"ids": self._inbox.take_held(), "ttl": self._ttl}
+        answer = await self._session.ask("resync", request, wait=None)
+        self._inbox.tell_facts(decode(answer[0])[0], answer[1:])
 
     async def _turn(self, parts: list[bytes], ended: Sequence[str], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
         self._unanswered = parts, ended, wanted

@@ -60,6 +60,8 @@ class Inbox:
         self._error = "not open"
         self._failures = self._stale = self._lost = 0
         self._leads = False
+        self.is_unsure = False
+        """Whether the link was lost since the server was last told what this member runs."""
 
     @property
     def is_registered(self) -> bool:
@@ -193,6 +195,11 @@ class Inbox:
         if self._listener is not None:
             self._listener.on_work()
 
+    def take_held(self) -> list[str]:
+        """What this member runs, so that it is sure again."""
+        self.is_unsure = False
+        return list(self._held)
+
     def lose_held(self) -> None:
         """The queue has forgotten this member: it holds nothing, and watches nothing."""
         lost, self._held = list(self._held), {}
@@ -241,6 +248,7 @@ class Inbox:
     def _link_changed(self, up: bool, reason: str) -> None:  # noqa: FBT001 - as Link.on_state gives it
         self._error = "" if up else reason
         self._failures += not up
+        self.is_unsure = True
         self._tell_state()
 
     def _tell_state(self) -> None:

@@ -1,0 +1,36 @@
+--@ core registered lane level ready final wake
+-- A replica has taken over, perhaps without the last moment: what this member is said to run and does not is ready
+-- again, since its end is lost. request: ids that it runs, ttl. Answers facts.
+local runs = {}
+for i = 1, #request.ids do
+  runs[request.ids[i]] = true
+end
+local held, lost = call('HKEYS', k_held), {}
+for i = 1, #held do
+  if not runs[held[i]] then
+    lost[#lost + 1] = held[i]
+  end
+end
+if #lost > 0 then
+  call('HDEL', k_held, unpack(lost))
+  call('HINCRBY', k_loads, me, -#lost)
+end
+local info = call('HGET', k_info, me)
+for i = 1, #lost do
+  local raw = call('HGET', k_heads, lost[i])
+  local c = raw and Q.to_command(lost[i], raw)
+  if c and c.state == Q.RUNNING and c.holder == me then
+    local l = Q.lane_of(c.lane)
+    Q.lane_ended(l)
+    c.ran = c.ran + now - c.since
+    if Q.has(c, Q.CANCEL) then
+      Q.end_it(l, c, 'cancelled', 'cancelled')
+    else
+      Q.returned = Q.returned + 1
+      Q.tell('returned', l, c, call('HGET', k_bodies, c.id), info and munpack(info)[1] or me)
+      Q.put_back(l, c)
+    end
+  end
+end
+Q.save_all()
+return Q.answer_with({ Q.facts }, Q.fact_bodies)

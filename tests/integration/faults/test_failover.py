@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tests.integration.servers.server import Server
 
 COUNT = 200
-MOMENT = 0.7
-"""Seconds before and after the master was killed."""
+MOMENT = 1.5
+"""Seconds before and after the master was killed; a replica lags on a busy machine."""
 
 
 @pytest.mark.parametrize("how", ["in_step", "sudden"])

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.distributed.jobs import CONCURRENCY, QUEUE
 from benchmarks.distributed.server import Server, Use
 from benchmarks.workload import LOOPS, on_loop
 from lane_obs import LaneConfig
 from lane_obs.distributed import RedisBroker
+from lane_obs.distributed.nobody import NOBODY
 from lane_obs.distributed.record import End, NewCommand
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lane_obs.distributed.record import Fact, Progress, Result
-    from lane_obs.distributed.view import BrokerHealth
 
 _BATCH: Final = 1_000
 _STRETCH: Final = 20
 """Turns between two refills, which are not measured."""
 _BODY: Final = b'{"name": "bench.count", "args": [{"user": 12345, "kind": "mail"}], "trace": null}'
-
-
-class _Deaf:
-    """A listener that does nothing."""
-
-    def on_work(self) -> None: ...
-    def on_results(self, results: Sequence[Result]) -> None: ...
-    def on_progress(self, progress: Progress) -> None: ...
-    def on_cancel(self, ids: Sequence[str]) -> None: ...
-    def on_room(self, lane: str) -> None: ...
-    def on_lost(self, ids: Sequence[str]) -> None: ...
-    def on_facts(self, facts: Sequence[Fact]) -> None: ...
-    def on_state(self, health: BrokerHealth) -> None: ...
 
 
 class Depth:
@@ -61,7 +43,7 @@ class Depth:
         lanes = {
             name: LaneConfig(0, CONCURRENCY, priority=number % self._levels) for number, name in enumerate(self._names)
         }
-        await self._broker.open(lanes, None, (), letters=1, work=True, listener=_Deaf())
+        await self._broker.open(lanes, None, (), letters=1, work=True, listener=NOBODY)
         try:
             await self._fill(self._waiting + CONCURRENCY)  # those of the first turn run from then on
             await self._turns(1)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
+from lane_obs.distributed.nobody import NOBODY
 from lane_obs.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from lane_obs.distributed import Broker
-    from lane_obs.distributed.record import Fact, Progress, Result
-    from lane_obs.distributed.view import BrokerHealth
 
 VARIABLE: Final = "LANE_OBS_URL"
 """Where the URL comes from that was not given: what is on a command line, everybody on the machine can read."""
@@ -74,21 +73,8 @@ async def joined(url: str, queue: str) -> AsyncIterator[Broker]:
     from lane_obs.distributed import RedisBroker  # here: it loads the client
 
     broker = RedisBroker(url, queue=queue)
-    await broker.open({}, None, (), letters=1, work=False, listener=_Nobody())
+    await broker.open({}, None, (), letters=1, work=False, listener=NOBODY)
     try:
         yield broker
     finally:
         await broker.close()
-
-
-class _Nobody:
-    """A member that is told nothing it wants to know."""
-
-    def on_work(self) -> None: ...
-    def on_results(self, results: Sequence[Result]) -> None: ...
-    def on_progress(self, progress: Progress) -> None: ...
-    def on_cancel(self, ids: Sequence[str]) -> None: ...
-    def on_room(self, lane: str) -> None: ...
-    def on_lost(self, ids: Sequence[str]) -> None: ...
-    def on_facts(self, facts: Sequence[Fact]) -> None: ...
-    def on_state(self, health: BrokerHealth) -> None: ...

@@ -40,6 +40,16 @@ def to_seconds(field: str, value: object, *, zero: bool = False) -> float:
     raise ConfigError(field, value, wanted)
 
 
+def check_id(field: str, value: object) -> None:
+    """Checks that a value can be the id of a command that is asked for.
+
+    Raises:
+        ConfigError: it is no text.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(field, value, "give the id of a command as text")
+
+
 def to_count(field: str, value: object, *, minimum: int = 0) -> int:
     """Checks a count: an int (no bool, no float) of at least `minimum`, and such that a float is as exact.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
-from lane_obs.errors import ConfigError, DuplicateId
+from lane_obs.config.check import check_id
+from lane_obs.errors import DuplicateId
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +77,7 @@ class Directory:
         Raises:
             ConfigError: it is no id at all.
         """
-        if not isinstance(command_id, str):
-            raise ConfigError("command_id", command_id, "give the id of a command as text")
+        check_id("command_id", command_id)
         found = self.by_id.get(command_id)
         if found is None:
             # Of the queue's own making, or of that of an earlier process, whose commands keep their numbers.

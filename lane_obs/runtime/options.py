@@ -100,10 +100,18 @@ def fitted(options: Options, home: Lane) -> Options:
     boost = home.config.boost
     if boost is not None and boost.deadline is not None and options.deadline is None:
         options = msgspec.structs.replace(options, deadline=boost.deadline)
-    if options.cost > home.most:
-        wanted = f"give at most {home.most:g}: lane {home.name!r} never lets more through at once"
-        raise ConfigError("cost", options.cost, wanted)
+    check_cost(options.cost, home.most, home.name)
     return options
+
+
+def check_cost(cost: float, most: float, lane: str) -> None:
+    """Checks a command's cost against the most that the rate limits of its lane ever let through.
+
+    Raises:
+        ConfigError: it is more, so the command could never start.
+    """
+    if cost > most:
+        raise ConfigError("cost", cost, f"give at most {most:g}: lane {lane!r} never lets more through at once")
 
 
 def _to_policy(value: object) -> RetryPolicy:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lane_obs import LaneConfig
 from lane_obs.distributed import RedisBroker
+from lane_obs.distributed.nobody import NOBODY
 from lane_obs.testing import BROKER_CHECKS, check_broker
 
 if TYPE_CHECKING:
@@ -46,3 +48,15 @@ async def test_conforms(server: Server, name: str) -> None:
         return OnTrial(server.url, queue=queue, lease=LEASE, result_ttl=TTL)
 
     await check_broker(make, lease=LEASE, result_ttl=TTL, only=[name])
+
+
+async def test_what_a_member_began_for_itself_ends_with_it(server: Server) -> None:
+    """Also where it had no step yet: a coroutine that was never awaited would be warned of."""
+    broker = RedisBroker(server.url, queue="early")
+    await broker.open({"a": LaneConfig(0, 1)}, None, (), letters=1, work=True, listener=NOBODY)
+    broker._inbox.tell_facts([["expired", 99, "one", 1, 0.0, ""]], [b""])
+    broker._inbox._join_again()
+    begun = set(broker._inbox._tasks)
+    assert len(begun) == 2
+    await broker.close()
+    assert all(task.cancelled() for task in begun)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ from lane_obs.distributed.redis.thread_link import ThreadLink
 from lane_obs.distributed.redis.wire import pack
 from lane_obs.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from tests.integration.servers.authority import make_authority
+from tests.integration.servers.links import connected
 from tests.integration.servers.waiting import until
 from tests.integration.services.process import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.integration.servers.engine import Engine
@@ -32,16 +31,6 @@ SET = Script("set", "return redis.call('SET', KEYS[1], ARGV[1])")
 GET = Script("get", "return redis.call('GET', KEYS[1])")
 PUBLISH = Script("publish", "return redis.call('PUBLISH', ARGV[1], ARGV[2])")
 ADD_AND_TAKE = Script("take", "redis.call('DEL', KEYS[1]) return redis.call('SET', KEYS[2], ARGV[1])")
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, timeout: float = 5.0, **options: Any) -> AsyncIterator[Link]:
-    link = Link(url, timeout=timeout, **options)
-    await link.connect()
-    try:
-        yield link
-    finally:
-        await link.close()
 
 
 def clients(server: Server) -> int:

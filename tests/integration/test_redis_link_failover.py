@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lane_obs.distributed.redis.link import Link, Script
 from lane_obs.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from tests.integration.servers import links
 from tests.integration.servers.authority import make_authority
 from tests.integration.servers.cluster import Cluster
 from tests.integration.servers.sentinel import Watched
 from tests.integration.servers.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from tests.integration.servers.engine import Engine
 
 ADD = Script("add", "return redis.call('SADD', KEYS[1], ARGV[1]) + redis.call('SCARD', KEYS[2])")
 PUBLISH = Script("publish", "redis.call('INCR', KEYS[1]) return redis.call('PUBLISH', ARGV[1], ARGV[2])")
+connected = functools.partial(links.connected, timeout=2.0)
 SAID, KEYS = "{lane_obs:q}:said", ["{lane_obs:q}:set", "{lane_obs:q}:other"]
-
-
-@contextlib.asynccontextmanager
-async def connected(url: str, timeout: float = 2.0, **options: Any) -> AsyncIterator[Link]:
-    link = Link(url, timeout=timeout, **options)
-    await link.connect()
-    try:
-        yield link
-    finally:
-        await link.close()
 
 
 class Ear:

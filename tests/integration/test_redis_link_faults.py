@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,13 @@ import pytest
 
 from lane_obs.distributed.redis.link import Link, Script
 from lane_obs.errors import BrokerUnavailable
+from tests.integration.servers import links
 from tests.integration.servers.proxy import Proxy
 from tests.integration.servers.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    import contextlib
+    from collections.abc import Iterator
 
     from tests.integration.servers.server import Server
 
@@ -33,17 +34,7 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 
 def connected(proxy: Proxy, timeout: float = 2.0, **options: Any) -> contextlib.AbstractAsyncContextManager[Link]:
-    return connected_to(proxy.url, timeout, **options)
-
-
-@contextlib.asynccontextmanager
-async def connected_to(url: str, timeout: float, **options: Any) -> AsyncIterator[Link]:
-    link = Link(url, timeout=timeout, **options)
-    await link.connect()
-    try:
-        yield link
-    finally:
-        await link.close()
+    return links.connected(proxy.url, timeout, **options)
 
 
 async def check(link: Link, number: int, wait: float | None = 10.0) -> None:
@@ -191,7 +182,7 @@ async def test_a_large_question_through_a_slow_network_gets_its_time() -> None:
     narrow.bind(("127.0.0.1", 0))
     slow = await asyncio.start_server(read_slowly, sock=narrow)
     try:
-        async with connected_to(f"redis://127.0.0.1:{narrow.getsockname()[1]}", 1.5) as link:
+        async with links.connected(f"redis://127.0.0.1:{narrow.getsockname()[1]}", 1.5) as link:
             assert await link.run(ECHO, ["{a}"], [b"x" * 20_000_000], wait=60) == b"OK"
             assert link._keeper.reason == "it was never reached"  # it never broke
     finally:

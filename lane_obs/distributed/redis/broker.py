@@ -39,7 +39,7 @@ class RedisBroker(Questions):
     """One queue for many processes, at a Redis (7 or later) or Valkey server.
 
     Args:
-        url: where the server is: `redis://`, `rediss://`, `unix://`, Sentinel or Cluster, as `docs` tells.
+        url: where the server is: `redis://`, `rediss://`, `unix://`, Sentinel or Cluster; see docs/redis.md.
         queue: the queue's name; processes that give the same one share it.
         lease: seconds for which a member that is not heard of keeps its commands; it renews all in a third of that.
         concurrency: how many commands this member runs at once.
@@ -112,9 +112,8 @@ class RedisBroker(Questions):
             "lanes": pack_lanes(lanes, rate_limits),
             "limit": -1 if max_concurrency is None else max_concurrency,
             "letters": letters,
-            "lease": round(self._lease * 1000),
             "info": [session.member, work, self.concurrency],
-            "ttl": self._ttl,
+            **self._times,
         }
         self._rate_limits = rate_limits
         session.link = self._link

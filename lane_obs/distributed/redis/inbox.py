@@ -137,21 +137,21 @@ class Inbox:
         if all(row[1] in self._session.lanes for row in rows):
             self._listener.on_facts(to_facts(rows, bodies, self._session.lanes))
         else:
-            self._begin(self._learn_and_tell(rows, bodies))
+            self._begin(self._learn_and_tell, rows, bodies)
 
     async def _learn_and_tell(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
         await self._session.learn_names(wait=None)
         self.tell([fact for fact in to_facts(rows, bodies, self._session.lanes) if fact.lane])
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does something that waits for the server, and is given up at the end."""
-        task = asyncio.get_running_loop().create_task(self._see_through(work))
+    def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Does something that waits for the server, and is given up at the end, maybe before its first step."""
+        task = asyncio.get_running_loop().create_task(self._see_through(work, *args))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _see_through(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _see_through(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         try:
-            await work
+            await work(*args)
         except BrokerError as error:
             self._link_changed(up=False, reason=str(error))
 
@@ -235,7 +235,7 @@ class Inbox:
     def _join_again(self) -> None:
         if self._listener is not None and not self._joins:
             self._joins = True
-            self._begin(self._ask_to_join())
+            self._begin(self._ask_to_join)
 
     async def _ask_to_join(self) -> None:
         try:

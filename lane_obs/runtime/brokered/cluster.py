@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from lane_obs.config.check import to_count
+from lane_obs.config.check import check_id, to_count
 from lane_obs.errors import ConfigError, error_text
 from lane_obs.runtime.brokered.body import Outcome, decode_outcome, read_body
 from lane_obs.runtime.brokered.facts import why_ended
@@ -101,7 +101,7 @@ class Cluster:
 
     async def find(self, command_id: str) -> SharedCommand | None:
         """The live command of this id, whoever has it; `None` for none."""
-        _check_id("command_id", command_id)
+        check_id("command_id", command_id)
         found = await self._broker.find(command_id)
         return None if found is None else _shown(found)
 
@@ -111,7 +111,7 @@ class Cluster:
         Raises:
             CommandError: it ended without a value, or how it ended is not known any more (`ResultLost`).
         """
-        _check_id("command_id", command_id)
+        check_id("command_id", command_id)
         home = next(iter(self._dispatcher.engine.lanes.values()))
         handle: SharedHandle[Any] = SharedHandle(
             0, home, math.nan, _owner=self._dispatcher, _id=command_id, _type="", _watches=self._watches
@@ -124,7 +124,7 @@ class Cluster:
         Returns:
             `cancelled` where it waited, `running` where whoever runs it is told, `unknown` where it does not live.
         """
-        _check_id("command_id", command_id)
+        check_id("command_id", command_id)
         return await self._broker.cancel(command_id)
 
     async def pause(self, lane: str) -> bool:
@@ -168,17 +168,12 @@ class Cluster:
             await asyncio.wait(self._tasks)
 
 
-def _check_id(field: str, value: object) -> None:
-    if not isinstance(value, str):
-        raise ConfigError(field, value, "give the id of a command as text")
-
-
 def _checked_ids(ids: Iterable[str]) -> list[str]:
     if isinstance(ids, str | bytes):  # which is made of texts, too
         raise ConfigError("ids", ids, "give a list of ids")
     checked = list(ids)
     for value in checked:
-        _check_id("ids", value)
+        check_id("ids", value)
     return checked
 
 

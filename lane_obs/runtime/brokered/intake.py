@@ -13,7 +13,6 @@ from lane_obs.distributed.record import Answer, NewCommand
 from lane_obs.errors import (
     BrokerRefused,
     BrokerUnavailable,
-    ConfigError,
     DuplicateId,
     InvalidCommand,
     LaneFullError,
@@ -26,7 +25,7 @@ from lane_obs.runtime.brokered.entry import Call, Entry
 from lane_obs.runtime.brokered.handle import SharedHandle
 from lane_obs.runtime.codec import encode
 from lane_obs.runtime.journal import plain_options
-from lane_obs.runtime.options import NO_OPTIONS
+from lane_obs.runtime.options import NO_OPTIONS, check_cost
 from lane_obs.runtime.work import discard
 
 if TYPE_CHECKING:
@@ -136,7 +135,7 @@ class BrokerIntake:
         if deadline is None and policy.boost is not None:
             deadline = policy.boost.deadline  # type: ignore[assignment]  # checked to be seconds
         if options.cost != NO_OPTIONS.cost:
-            self._check_cost(options.cost, policy, home.name)
+            check_cost(options.cost, min((self._most, *(limit.most for limit in policy.rate_limits))), home.name)
         seq = self._intake.next_seq()
         key = options.id or dispatcher.directory.id_of(seq)
         handle: SharedHandle[Any] = SharedHandle(
@@ -146,8 +145,7 @@ class BrokerIntake:
         bus = dispatcher.bus
         if bus.at_submit:
             bus.call(bus.at_submit, handle)
-        trace = handle.trace
-        parent = None if trace is None else f"00-{trace.trace_id:032x}-{trace.span_id:016x}-{trace.sampled:02x}"
+        parent = None if handle.trace is None else handle.trace.traceparent
         plain = None if options is NO_OPTIONS else plain_options(options) or None
         body = encode_body(Body(name, payload, plain, parent))
         if len(body) > self._broker.max_body:
@@ -155,11 +153,6 @@ class BrokerIntake:
         part = None if policy.partitions is None else self._part_of(policy, home.name, name, options.partition_key)
         command = NewCommand(key, home.name, body, options.delay, deadline, options.cost, options.key, part)
         return Entry(command, handle, call)
-
-    def _check_cost(self, cost: float, policy: LaneConfig, lane: str) -> None:
-        most = min((self._most, *(limit.most for limit in policy.rate_limits)))
-        if cost > most:
-            raise ConfigError("cost", cost, f"give at most {most:g}: lane {lane!r} never lets more through at once")
 
     def _part_of(self, policy: LaneConfig, lane: str, command_type: str, key: str | None) -> str | None:
         assert policy.partitions is not None

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.intake import Intake
 
-_METHODS: Final = ("open", "close", "submit", "turn", "watch", "unwatch", "cancel", "find", "set_paused", "stats")
+_METHODS: Final = (
+    "open", "close", "declare", "forget_lane", "submit", "turn", "watch", "unwatch", "cancel", "find", "set_paused",
+    "stats", "letters", "requeue", "remove_letters", "health", "leading_stats",
+)  # fmt: skip
 _NO_LIMIT: Final = 1_000_000
 
 

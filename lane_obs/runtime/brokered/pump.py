@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.clock import sleep
+from lane_obs.config import RetryPolicy
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
+from lane_obs.core.retry import delay_before_retry
 from lane_obs.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
     from lane_obs.runtime.handle import CommandHandle
 
 _logger: Final = logging.getLogger("lane_obs.broker")
-_FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 10.0
-_DOUBLINGS: Final = 10
+_PACE: Final = RetryPolicy(initial_delay=0.1, max_delay=10.0, jitter="none")
+"""Between two tries of an exchange that the broker denies."""
 _PATIENCE: Final = 5.0
 """Seconds that the last ends may take to reach the broker."""
 
@@ -148,8 +149,8 @@ class Pump:
             _logger.error("the broker denies its work; it is asked again: %s", error)
         self._journal.put_back(ends, told)
         self._hungry = True
-        delay = min(_FIRST_DELAY * 2 ** min(self._tries, _DOUBLINGS), _LONGEST_DELAY)
         self._tries += 1
+        delay = delay_before_retry(_PACE, self._tries, error, 0.0)
         self._waker = asyncio.get_running_loop().create_future()
         timer = self._clock.call_at(self._clock.now() + delay, self.kick)
         try:

@@ -107,7 +107,7 @@ def _losses(history: History, faults: Sequence[Fault], returned: int, spared: in
             causes = _causes(attempt, successor.claimed_at, faults)
             assert causes, f"its lease was lost for no reason: {life}"
             # A retry whose answer got lost, and its lease with it, is refused when it is told again.
-            retried = attempt.state == "backoff" and any(not cause.whom for cause in causes)
+            retried = attempt.state == "backoff" and any(_may_hide(cause, attempt) for cause in causes)
             sure, unsure = sure + (not retried), unsure + retried
     assert sure <= returned <= sure + unsure, f"{sure} to {sure + unsure} leases were lost, the broker says {returned}"
     assert len(history.returns) <= returned
@@ -116,6 +116,14 @@ def _losses(history: History, faults: Sequence[Fault], returned: int, spared: in
     ]
     assert not twice, f"told twice of one lost lease: {_some(twice)}"
     return Lost(sure, unsure)
+
+
+def _may_hide(fault: Fault, attempt: Attempt) -> bool:
+    """Whether a fault may have kept from a worker that the end it told was taken: the network's, or its own sleep.
+
+    Whoever wakes up finds that the answer is overdue before it finds the answer, and breaks the connection.
+    """
+    return not fault.whom or (fault.kind == "freeze" and (attempt.told_at or math.inf) < fault.until)
 
 
 def _causes(attempt: Attempt, until: float, faults: Iterable[Fault]) -> list[Fault]:

@@ -9,11 +9,7 @@ for i = 1, #ids do
   local c = heads[i] and Q.to_command(ids[i], heads[i])
   if c and c.state == Q.RUNNING and c.holder == me then
     local l = Q.lane_of(c.lane)
-    Q.lane_ended(l)
-    c.ran = c.ran + now - c.since
-    if Q.has(c, Q.CANCEL) then
-      Q.end_it(l, c, 'cancelled', 'cancelled')
-    else
+    if not Q.has_ended(l, c) then
       Q.put_back(l, c)
     end
   end

@@ -161,6 +161,17 @@ function Q.end_it(l, c, kind, state, member)
   Q.finish(c.id, state, '')
 end
 
+-- A command that ran does so no more: true where that is its end, since it was to be cancelled; else it goes back.
+function Q.has_ended(l, c)
+  Q.lane_ended(l)
+  c.ran = c.ran + now - c.since
+  if Q.has(c, Q.CANCEL) then
+    Q.end_it(l, c, 'cancelled', 'cancelled')
+    return true
+  end
+  return false
+end
+
 function Q.forget_results()
   local due = call('ZRANGE', k_result_due, '-inf', now, 'BYSCORE', 'LIMIT', 0, request.sweeps or 4)
   for i = 1, #due do

@@ -21,11 +21,7 @@ for i = 1, #lost do
   local c = raw and Q.to_command(lost[i], raw)
   if c and c.state == Q.RUNNING and c.holder == me then
     local l = Q.lane_of(c.lane)
-    Q.lane_ended(l)
-    c.ran = c.ran + now - c.since
-    if Q.has(c, Q.CANCEL) then
-      Q.end_it(l, c, 'cancelled', 'cancelled')
-    else
+    if not Q.has_ended(l, c) then
       Q.returned = Q.returned + 1
       Q.tell('returned', l, c, call('HGET', k_bodies, c.id), info and munpack(info)[1] or me)
       Q.put_back(l, c)

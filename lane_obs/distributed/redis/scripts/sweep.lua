@@ -19,13 +19,12 @@ local function take_back(id, raw)
     return
   end
   local l = Q.lane_of(c.lane)
-  Q.lane_ended(l)
   c.deaths = c.deaths + 1
-  c.ran = c.ran + now - c.since
+  if Q.has_ended(l, c) then
+    return
+  end
   local policy = Q.policy_of(l)
-  if Q.has(c, Q.CANCEL) then
-    Q.end_it(l, c, 'cancelled', 'cancelled')
-  elseif policy.dies or c.deaths >= policy.deaths then
+  if policy.dies or c.deaths >= policy.deaths then
     Q.end_it(l, c, 'poisoned', 'failed', name)
   else
     Q.returned = Q.returned + 1

@@ -105,8 +105,10 @@ async def what_is_given_back_keeps_the_place(trial: Trial) -> None:
 
 
 async def what_is_given_back_may_wait(trial: Trial) -> None:
-    """Given back for a while it starts no earlier, at its old place, and nothing of it is counted: neither the attempt
-    nor the wait as delay or back-off. Its slot is free at once."""
+    """Given back for a while it starts no earlier, at its old place, and nothing of it is counted.
+
+    Neither is the attempt, nor the wait as delay or back-off. Its slot is free at once.
+    """
     lanes = {"a": LaneConfig(0, 1), "b": LaneConfig(0, 9, priority=1)}
     member, other = await trial.member(lanes), await trial.member(lanes)
     await member.put("a", "c1", "c2", "c3")

@@ -158,6 +158,16 @@ def link(rules: Levels) -> Row:
             unit=PER_SECOND,
             none=_NONE,
         ),
+        graph(
+            Words(
+                "Passed on",
+                "Claimed commands that the process left to others, by what it does not know of them, by the second: "
+                "old workers in a rolling upgrade, or commands that no worker knows.",
+            ),
+            Query(rate(c.PASSED_ON, "instance", "reason"), "{{instance}} {{reason}}"),
+            unit=PER_SECOND,
+            none=_NONE,
+        ),
         fact(
             Words("Worker", "The process's id at the broker; log lines and spans have it as the worker."),
             Query(f"max by (instance, worker) ({pick(c.WORKER_INFO)})", "{{worker}}"),

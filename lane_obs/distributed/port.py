@@ -122,7 +122,9 @@ class Broker(Protocol):
     async def turn(self, ends: Sequence[End], want: int, progress: Sequence[Progress] = ()) -> Turn:
         """Hands in ends and progress, then claims up to `want` commands, in one step. One call at a time.
 
-        When fewer than `want` are claimed the member is told (`on_work`) once there may be more.
+        When fewer than `want` are claimed the member is told (`on_work`) once there may be more. A member
+        that has nothing to hand in and wants nothing steps back: other idle members are told of what may start before
+        it is told again.
         """
         ...
 

@@ -92,10 +92,11 @@ class End(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         id, token: of the claim.
         state: a final state; or `backoff` for a retry after `delay`; or `ready` to give the command back as it was,
-            its attempt not counted.
+            its attempt not counted, at once or after `delay`: meanwhile its state is `backoff` and it keeps its
+            partition, but that wait is neither delay nor back-off of the command.
         result: what whoever waits for the command gets, in bytes that no broker looks into; empty unless final.
         letter: what the dead letter says, likewise; `None` for an end that leaves no dead letter.
-        delay: seconds before the retry.
+        delay: seconds before it may start again.
         cost: its true cost, where that became known; `None` for what it was submitted with.
     """
 

@@ -25,6 +25,7 @@ from lane_obs.events.broker import (
     BrokerLead,
     BrokerUp,
     CommandLeaseLost,
+    CommandPassedOn,
     CommandReturned,
     CommandStale,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "CommandFailed",
     "CommandKept",
     "CommandLeaseLost",
+    "CommandPassedOn",
     "CommandReady",
     "CommandRecovered",
     "CommandRejected",

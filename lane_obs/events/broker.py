@@ -36,6 +36,19 @@ class CommandReturned(CommandEvent, frozen=True):
     member: str = ""
 
 
+class CommandPassedOn(CommandEvent, frozen=True):
+    """This process cannot run a command and leaves it to others: it may be claimed again in `seconds`.
+
+    `reason`: it does not know the `lane` or the `command_type`, or cannot read the `arguments` or `options`; `error`
+    says it in words.
+    """
+
+    key: ClassVar[str] = "queue.command.passed_on"
+    reason: str = ""
+    error: str = ""
+    seconds: float = 0.0
+
+
 class CommandLeaseLost(CommandEvent, frozen=True):
     """This member lost its lease on a command that it runs: another member may run it, too."""
 

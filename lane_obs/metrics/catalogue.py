@@ -25,6 +25,9 @@ UNKNOWN_LANE: Final = "unknown"
 UNKNOWN_REASONS: Final = ("unknown_lane", "shutting_down", "removed")
 """Why such a submit is refused. One to a lane that is being removed is among them: the lane's own series go with it."""
 
+PASS_REASONS: Final = ("lane", "command_type", "arguments", "options")
+"""What a process may not know of a command that it claimed."""
+
 STATES: Final = ("ready", "delayed", "backoff")
 """The states of commands that wait."""
 
@@ -234,6 +237,9 @@ LEASES_LOST: Final = Metric(
 STALE: Final = Metric(
     "lane_commands_stale_total", "counter", "Ends of attempts that the broker refused, as the lease was lost before."
 )
+PASSED_ON: Final = Metric(
+    "lane_commands_passed_on_total", "counter", "Commands left to others, by what is unknown here.", ("reason",)
+)
 CLUSTER_DEPTH: Final = Metric(
     "lane_cluster_queue_depth", "gauge", "Commands that wait at the broker, by state.", ("lane", "state")
 )
@@ -274,7 +280,7 @@ STORED: Final = (
 """What there is to see of a queue with a storage only."""
 
 BROKERED: Final = (
-    BROKER_DOWN, BROKER_FAILURES, BROKER_TURN, BROKER_LEADS, WORKER_INFO, RETURNED, LEASES_LOST, STALE,
+    BROKER_DOWN, BROKER_FAILURES, BROKER_TURN, BROKER_LEADS, WORKER_INFO, RETURNED, LEASES_LOST, STALE, PASSED_ON,
 )  # fmt: skip
 """What there is to see of a queue with a broker only."""
 

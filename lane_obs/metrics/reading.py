@@ -132,6 +132,7 @@ class Reader:
 
     def _add_broker(self, rows: Rows, broker: Any, lanes: dict[str, LaneTally]) -> None:
         rows[catalogue.BROKER_TURN].append(((), self._from_sink("broker_turn_seconds")))
+        rows[catalogue.PASSED_ON] += (((reason,), count) for reason, count in self._tally.passed_on.items())
         add_link(rows, broker, lanes)
         if (whole := whole_of(broker)) is not None:
             add_cluster(rows, whole)

@@ -11,7 +11,7 @@ from lane_obs.core.fact import completed, started, submitted, told, traced
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
 from lane_obs.core.wait import part_between
 from lane_obs.errors import LaneRemoved
-from lane_obs.metrics.catalogue import BUCKETS, NOTIFIED, REJECT_REASONS, UNKNOWN_LANE, UNKNOWN_REASONS
+from lane_obs.metrics.catalogue import BUCKETS, NOTIFIED, PASS_REASONS, REJECT_REASONS, UNKNOWN_LANE, UNKNOWN_REASONS
 from lane_obs.metrics.lane_tally import LaneTally
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Tally:
         rejected: submits refused, by lane and reason.
         alerts: the severities at which each alert fires, by its name and its lane, which is empty for the queue's.
         notified: notifications of alerts, by notifier and what became of them.
+        passed_on: commands that were left to other processes, by reason.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Tally:
         self._lane_alerts: dict[str, None] = {}
         self.alerts: dict[tuple[str, str], set[str]] = {}
         self.notified: dict[tuple[str, str], int] = {}
+        self.passed_on = dict.fromkeys(PASS_REASONS, 0)
         self._types: set[str] = set()
         self._most_types = command_types
         for lane, own in bounds.items():
@@ -84,6 +86,7 @@ class Tally:
             events.DeadLetterEvicted: self._evict,
             events.DeadLetterRequeued: self._requeue,
             events.CommandReturned: self._return,
+            events.CommandPassedOn: self._pass_on,
             events.AlertFiring: self._alert,
             events.AlertResolved: self._alert,
             events.MonitorStarted: self._watch,
@@ -253,6 +256,9 @@ class Tally:
     def _return(self, fact: Fact) -> None:
         if (lane := self.lanes.get(fact[3])) is not None:  # a member may be told of a lane that it has not itself
             lane.returned += 1
+
+    def _pass_on(self, fact: Fact) -> None:
+        self.passed_on[fact[6]] += 1
 
     def _watch(self, fact: Fact) -> None:
         """Alerts begin at zero, so that their first firing is a change, unless that would be a series too many."""

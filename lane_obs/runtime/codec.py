@@ -61,7 +61,7 @@ def decode(name: str, payload: bytes) -> tuple[Any, tuple[Any, ...]]:
         if isinstance(work, type) and issubclass(work, Command):
             return _decoder(work).decode(payload), ()
         return work, _Arguments.of(work).decode(payload)
-    except (msgspec.MsgspecError, TypeError, ValueError) as error:
+    except Exception as error:  # a type of the user's may raise anything while it is made
         raise InvalidCommand(f"the stored payload of {name!r} does not fit it any more: {error_text(error)}") from error
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from lane_obs import LaneConfig, MemorySink, QueueManager, RetryPolicy, command
 from lane_obs.clock import SystemClock, sleep
 from lane_obs.distributed import LocalBroker
+from lane_obs.distributed.record import NewCommand
 from lane_obs.observability import Metrics, Observability
+from lane_obs.runtime.brokered.body import Body, encode_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +79,16 @@ class SharedShop:
             await self._front.submit("shared", work)
         await self._front.submit("shared", note, delay=1.0)
         if number not in {0, 1, 3}:
+            await self._pass_on(f"newer {number}")
             await self._lose_lease()
+
+    async def _pass_on(self, command_id: str) -> None:
+        """Somebody submits what the worker does not know, and thinks better of it."""
+        passed = self._count("queue.command.passed_on")
+        newer = NewCommand(command_id, "shared", encode_body(Body("shared_shop.newer", b"[]")))
+        await self._broker.submit([newer])
+        await _until(lambda: self._count("queue.command.passed_on") > passed)
+        await self._front.cluster.cancel(command_id)
 
     async def _lose_lease(self) -> None:
         """A command runs for longer than its worker has a lease on it, and ends nevertheless; then it runs again."""

@@ -22,7 +22,7 @@ STEPS = 120
 @pytest.mark.parametrize("seed", range(6))
 async def test_a_redis_broker_does_what_the_model_says(server: Server, seed: int) -> None:
     rng = random.Random(seed)
-    steps = [(rng.randrange(19), rng.randrange(420), rng.randrange(420)) for _ in range(STEPS)]
+    steps = [(rng.randrange(21), rng.randrange(420), rng.randrange(420)) for _ in range(STEPS)]
 
     def make(queue: str) -> OnTrial:
         return OnTrial(server.url, queue=queue, lease=LEASE, result_ttl=TTL)

@@ -152,13 +152,13 @@ class Model:
         """What a member runs, in the order of claims."""
         return sorted((one for one in self.live.values() if one.holder == holder), key=lambda one: one.token)
 
-    def end(self, one: Plain, state: str, *, letter: bool, cost: float | None) -> None:
-        """A member has ended an attempt."""
+    def end(self, one: Plain, state: str, *, letter: bool, cost: float | None, later: bool = False) -> None:
+        """A member has ended an attempt. `later`: it gives the command back for a while."""
         if cost is not None and one.lane in self.tokens:
             self.tokens[one.lane] = min(self.tokens[one.lane] + one.cost - cost, BURST[one.lane])
         if state in FINAL:
             self._forget(one, state, "" if letter else None)
-        elif self._let_go(one, "ready" if state == "ready" else "backoff") and state == "ready":
+        elif self._let_go(one, "ready" if state == "ready" and not later else "backoff") and state == "ready":
             one.attempt -= 1
 
     def _let_go(self, one: Plain, state: str) -> bool:

@@ -43,7 +43,7 @@ class Walk:
         doings = (
             self.submit, self.submit, self.submit, self.claim, self.claim, self.claim, self.end, self.end, self.end,
             self.back_off, self.give_back, self.cancel, self.pause, self.lose, self.leave, self.requeue, self.stale,
-            self.submit_again, self.find,
+            self.submit_again, self.find, self.set_aside, self.step_back,
         )  # fmt: skip
         for what, one, two in steps:
             await doings[what % len(doings)](one, two)
@@ -147,6 +147,21 @@ class Walk:
             end = self._end(plain, "ready")
             self.model.end(plain, "ready", letter=False, cost=None)
             await self._turn(which, two % 3, end)
+
+    async def set_aside(self, one: int, two: int) -> None:
+        """A worker gives one command back for a moment or for long, with what it took of rate limits or without."""
+        which = one % WORKERS
+        for plain in self._held(which)[-1:]:
+            delay, cost = FAR if two % 3 == 0 else 0.01, (None, 0.0)[two % 2]
+            self.model.end(plain, "ready", letter=False, cost=cost, later=True)
+            await self._turn(which, two % 4, self._end(plain, "ready", delay=delay, cost=cost))
+            if plain.state == "backoff" and delay < FAR:
+                await self.trial.state(self.keeper, plain.id, "ready")
+                plain.state = "ready"
+
+    async def step_back(self, one: int, two: int) -> None:
+        """A worker hands in nothing and wants nothing."""
+        await self._turn(one % WORKERS, 0)
 
     async def cancel(self, one: int, two: int) -> None:
         """Anyone cancels a command that lives, or one that does not."""

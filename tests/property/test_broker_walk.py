@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.property.broker_walk import Step
 
 LEASE, TTL = 0.5, 10_000.0
-steps = st.lists(st.tuples(st.integers(0, 18), st.integers(0, 420), st.integers(0, 420)), min_size=10, max_size=120)
+steps = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 420), st.integers(0, 420)), min_size=10, max_size=120)
 
 
 async def walk(taken: list[Step]) -> None:

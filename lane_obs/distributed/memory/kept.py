@@ -30,6 +30,10 @@ class Kept(Record, kw_only=True, eq=False):
     deaths: int = 0
     is_cancelled: bool = False
     """Whether whoever runs it is told to stop."""
+    is_aside: bool = False
+    """Whether it was given back for a while, and waits for that."""
+    aside: float = 0.0
+    """Seconds for which it did so: the engine takes them for back-off."""
 
     @classmethod
     def made(cls, new: NewCommand, seq: int, home: Any, now: float, giver: str) -> Kept:
@@ -68,7 +72,7 @@ class Kept(Record, kw_only=True, eq=False):
             deaths=self.deaths,
             age=now - self.submitted_at,
             delayed=wait.delay,
-            backed_off=wait.backoff,
+            backed_off=max(wait.backoff - self.aside, 0.0),
             deadline=self.left(now),
             ran=self.ran,
         )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lane_obs.storage import StoredCommand
 
 _READY, _RUNNING = State.READY, State.RUNNING
+_NOT_FINAL: Final = (_READY, State.BACKOFF)
 _FIRST_RETURN: Final = 0.05
 """Seconds before a command whose member died may start again; twice as many after each further death: one that kills
 its members must not take them one after the other in no time."""
@@ -132,6 +133,9 @@ class Life:
                 engine.order.on_timer(kind, about, now)
             else:
                 about.timer = None
+                if about.is_aside:
+                    about.is_aside = False
+                    about.aside += now - about.since
                 engine.make_ready(about, now)
         for _, record in self.deadlines.pop_due(now + INSTANT):
             record.deadline_timer = None
@@ -163,12 +167,8 @@ class Life:
         """Ends an attempt as whoever ran it says."""
         if end.cost is not None:
             self.engine.gates.settle(record.home, record.cost, end.cost, record.started_at, now)
-        if end.state == State.BACKOFF:
-            self._back_off(record, end.delay, now)
-        elif end.state == _READY:
-            if self.give_back(record, now):
-                record.attempt -= 1
-                self.ledger.update(record)
+        if end.state in _NOT_FINAL:
+            self._take_back(record, end, now)
         else:
             self._finish(record, State(end.state), now)
             self._forget(record, now, end.result, end.letter)
@@ -186,18 +186,19 @@ class Life:
         self._release(record)
         return True
 
-    def _back_off(self, record: Kept, delay: float, now: float) -> None:
+    def _take_back(self, record: Kept, end: End, now: float) -> None:
+        """Has a command back off, or makes it what it was before its attempt, at once or after a while."""
         if self._let_go(record, now):
-            record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
+            record.is_aside = end.state == _READY
+            record.attempt -= record.is_aside
+            record.timer = self.engine.timers.set(now + end.delay, timer.DUE, record)
             self.ledger.update(record)
 
-    def give_back(self, record: Kept, now: float) -> bool:
-        """Makes a running command ready again, that attempt counted; tells whether it is."""
-        if not self._let_go(record, now):
-            return False
-        self.engine.make_ready(record, now)
-        self.ledger.update(record)
-        return True
+    def give_back(self, record: Kept, now: float) -> None:
+        """Makes a running command ready again, that attempt counted."""
+        if self._let_go(record, now):
+            self.engine.make_ready(record, now)
+            self.ledger.update(record)
 
     def lose(self, record: Kept, now: float) -> None:
         """The lease on a running command is lost."""

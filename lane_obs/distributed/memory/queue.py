@@ -252,7 +252,7 @@ class SharedQueue:
         self.finish(seat)
         return receipts
 
-    def turn(self, seat: Seat, ends: Sequence[End], want: int, progress: Iterable[Progress]) -> Turn:
+    def turn(self, seat: Seat, ends: Sequence[End], want: int, progress: Sequence[Progress]) -> Turn:
         """Takes ends and progress, and gives work; see `Broker.turn`."""
         now, life = self.begin(), self.life
         if seat.id not in self.seats:

@@ -6,10 +6,11 @@ import contextvars
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core.state import State
-from lane_obs.errors import LaneObsError, UnknownLane
+from lane_obs.errors import LaneObsError, UnknownLane, error_text
 from lane_obs.events import WaitByCause
 from lane_obs.runtime.brokered.body import UNREADABLE, decode_body
 from lane_obs.runtime.brokered.handle import ClaimedHandle
+from lane_obs.runtime.brokered.unserved import PATIENCE, Unserved, reason_to_pass_on
 from lane_obs.runtime.codec import decode
 from lane_obs.runtime.options import NO_OPTIONS, Options, stored_options
 from lane_obs.runtime.work import resolve
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from lane_obs.runtime.intake import Intake
 
 _EMPTY: Final = contextvars.Context()
+_NOTHING: Final[tuple[Any, Any, Any]] = (None, None, ())
 
 
 class Claims:
@@ -33,33 +35,41 @@ class Claims:
     Args:
         intake, dispatcher: of the queue, whose lanes have no limits: the broker has applied them.
         journal: knows what runs.
+
+    Attributes:
+        unserved: knows what was passed on.
     """
 
     def __init__(self, intake: Intake, dispatcher: Dispatcher, journal: BrokerJournal) -> None:
+        self.unserved = Unserved(dispatcher.bus)
         self._intake = intake
         self._dispatcher = dispatcher
         self._journal = journal
         self._lanes = dispatcher.engine.lanes
 
     def start(self, claimed: Sequence[Claimed]) -> None:
-        """Starts commands in the order of their claims, or ends those that cannot run as dead letters."""
+        """Starts commands in the order of their claims.
+
+        Those that cannot run here are passed on, for a time; those that could run nowhere are dead letters.
+        """
         now = self._dispatcher.clock.now()
         for claim in claimed:
             self._start(claim, now)
         self._dispatcher.run_now()
 
     def _start(self, claim: Claimed, now: float) -> None:
-        body, error = UNREADABLE, None
-        work: tuple[Any, Any, Any]
+        body, error, work, options = UNREADABLE, None, _NOTHING, NO_OPTIONS
         try:
             body = decode_body(claim.body)
+            if claim.lane not in self._lanes:
+                raise UnknownLane(claim.lane, self._lanes)
             work = resolve(*decode(body.command_type, body.payload), self._intake.threads)
             options = _options(body, claim)
-        except LaneObsError as fault:  # of a version that is not this one's, or of a type that is not registered here
-            error, work, options = fault, (None, None, ()), NO_OPTIONS
-        home = self._lanes.get(claim.lane)
-        if home is None:  # a lane that another member has named
-            home, error = next(iter(self._lanes.values())), error or UnknownLane(claim.lane, self._lanes)
+        except LaneObsError as fault:
+            if self._pass_on(claim, body, fault, now):
+                return
+            error, work, options = fault, _NOTHING, NO_OPTIONS
+        home = self._lanes.get(claim.lane) or next(iter(self._lanes.values()))
         handle = self._handle(claim, body, home, now, work, options)
         self._journal.begin(handle)
         self._dispatcher.admit(handle, now, recovered=True)
@@ -68,6 +78,17 @@ class Claims:
             bus.call(bus.at_claim, (handle, body.trace))
         if error is not None:
             self._dispatcher.fail(handle, State.FAILED, error, now)
+
+    def _pass_on(self, claim: Claimed, body: Body, fault: LaneObsError, now: float) -> bool:
+        """Leaves a command to others; False where that is of no use."""
+        reason = "" if body is UNREADABLE else reason_to_pass_on(fault)
+        wait = self.unserved.wait(claim, now) if reason else None
+        if wait is not None:
+            self._journal.pass_on(claim, wait)
+            self.unserved.tell(claim, body, reason, fault, wait, now)
+        elif reason:
+            fault.args = (f"{error_text(fault)}; passed on for {PATIENCE:g} s, and no worker has run it",)
+        return wait is not None
 
     def _handle(
         self, claim: Claimed, body: Body, home: Lane, now: float, work: tuple[Any, Any, Any], options: Options

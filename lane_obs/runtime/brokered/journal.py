@@ -174,6 +174,10 @@ class BrokerJournal:
         """Commands were claimed and are not started: others are to run them."""
         self._given += [End(claim.id, claim.token, "ready") for claim in claimed]
 
+    def pass_on(self, claim: Claimed, wait: float) -> None:
+        """A command was claimed that cannot run here: others are to run it. It costs nothing."""
+        self._given.append(End(claim.id, claim.token, "ready", delay=wait, cost=0.0))
+
     def close(self, cancelled: Iterable[CommandHandle[Any]]) -> None:
         """From now on what is cancelled goes back to the broker, but for those that were cancelled before."""
         self.closing = True

@@ -112,7 +112,10 @@ class Membership:
         most = min((limit.most for limit in limits[1]), default=math.inf)
         self._intake = BrokerIntake(intake, dispatcher, broker, self._watches, self.policies, most)
         self._claims = Claims(intake, dispatcher, self.journal)
-        self._pump = Pump(broker, self.journal, dispatcher, clock, start=self._claims.start, tell=self.on_facts)
+        self._pump = Pump(
+            broker, self.journal, dispatcher, clock,
+            start=self._claims.start, tell=self.on_facts, expects=self._claims.unserved.expects,
+        )  # fmt: skip
         self.cluster = Cluster(broker, self._watches, dispatcher)
         dispatcher.journal = self.journal
         intake.durable = self._intake

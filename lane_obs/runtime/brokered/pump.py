@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _logger: Final = logging.getLogger("lane_obs.broker")
 _PACE: Final = RetryPolicy(initial_delay=0.1, max_delay=10.0, jitter="none")
 """Between two tries of an exchange that the broker denies."""
+_COURTESY: Final = 0.05
+"""Seconds for which other members may ask first, where this one has met commands that it cannot run: one round trip to
+the broker for each of them."""
 _PATIENCE: Final = 5.0
 """Seconds that the last ends may take to reach the broker."""
 
@@ -42,6 +45,7 @@ class Pump:
         clock: wakes it when something is due at the broker.
         start: starts what was claimed.
         tell: passes on what the broker did on its own account.
+        expects: whether what may be there now may be what others are to run.
 
     Attributes:
         claims: whether it claims.
@@ -56,6 +60,7 @@ class Pump:
         *,
         start: Callable[[Sequence[Claimed]], None],
         tell: Callable[[Sequence[Fact]], None],
+        expects: Callable[[float], bool],
     ) -> None:
         self._broker = broker
         self._journal = journal
@@ -63,10 +68,14 @@ class Pump:
         self._clock = clock
         self._start = start
         self._tell = tell
+        self._expects = expects
         self.claims = False
         self._hungry = True
         """Whether there may be work at the broker that was not there when it was last asked."""
+        self._steps_back = False
+        """Whether it is about to let others ask first."""
         self._due: Timer | None = None
+        self._courtesy: Timer | None = None
         self._waker: asyncio.Future[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -83,7 +92,19 @@ class Pump:
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
     def on_work(self) -> None:
-        """There may be work at the broker."""
+        """There may be work at the broker; where this member has just left some to others, they may ask first."""
+        now = self._clock.now()
+        if not self._expects(now):
+            self._ask()
+        elif self._courtesy is None:
+            self._steps_back = True
+            self._courtesy = contextvars.Context().run(self._clock.call_at, now + _COURTESY, self._ask)
+            self.kick()
+
+    def _ask(self) -> None:
+        if self._courtesy is not None:
+            self._courtesy.cancel()
+            self._courtesy = None
         self._hungry = True
         self.kick()
 
@@ -98,7 +119,8 @@ class Pump:
             has_news = self._journal.has_news
             # Where there is something to tell it asks for work, too: it costs little, and no hint can be missed.
             want = self._wanted() if has_news or self._hungry else 0
-            if want or has_news:
+            if want or has_news or self._steps_back:
+                self._steps_back = False
                 ends, told, progress = self._journal.take()
                 await self._turn(ends, told, progress, want)
             elif self._closed:
@@ -179,8 +201,9 @@ class Pump:
         """Tells what is left, and ends; gives up after a while, when the broker has to be closed first."""
         self.claims = False
         self._closed = True
-        if self._due is not None:
-            self._due.cancel()
+        for timer in (self._due, self._courtesy):
+            if timer is not None:
+                timer.cancel()
         self.kick()
         if self._task is not None:
             patience = asyncio.ensure_future(sleep(self._clock, _PATIENCE))

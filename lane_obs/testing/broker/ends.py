@@ -69,6 +69,27 @@ async def a_cancel_is_not_forgotten(trial: Trial) -> None:
     equal({(one.id, one.state) for one in member.ear.results}, {("c1", "cancelled"), ("c2", "cancelled")}, "results")
 
 
+async def what_waits_given_back_can_end(trial: Trial) -> None:
+    """A command that was given back for a while can be cancelled, expires, and is found as one that never started."""
+    member, other = await trial.member(), await trial.member()
+    await member.put("a", "c1", "c2")
+    await member.put("a", "c3", deadline=0.4)
+    ends = [done(one, "ready", delay=50.0) for one in await other.claim_all(3)]
+    equal(await member.broker.cancel("c2"), "running", "cancel() of a command that runs")
+    await other.claim(0, *ends)
+    found = await _found(member, "c1")
+    equal((found.state, found.attempt, found.member), ("backoff", 0, ""), "a command that was given back for a while")
+    assert found.due is not None, "it is due at no time"
+    assert 40 < found.due <= 50, f"it is due in {found.due} s"
+    depth = (await member.broker.stats()).lanes["a"]
+    equal((depth.backoff, depth.running), (2, 0), "commands that back off and run")
+    equal(await member.broker.cancel("c1"), "cancelled", "cancel() of a command that was given back for a while")
+    facts = await trial.fact(FactKind.CANCELLED, "c1", "c2")
+    equal({fact.id: fact.attempt for fact in facts}, {"c1": 0, "c2": 1}, "attempts of what was cancelled")
+    (fact,) = await trial.fact(FactKind.EXPIRED, "c3")
+    equal(fact.attempt, 0, "attempts of what has expired")
+
+
 async def deadlines_end_what_waits(trial: Trial) -> None:
     """What still waits at its deadline is a dead letter: ready, delayed or backing off."""
     lanes = {"a": LaneConfig(1, 9), "runs": LaneConfig(1, 9, on_expiry="run")}
@@ -144,6 +165,6 @@ async def _found(member: TrialMember, command_id: str) -> Found:
 
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
-    a_cancel_ends_what_waits, a_cancel_tells_who_runs, a_cancel_is_not_forgotten, deadlines_end_what_waits,
-    deadlines_leave_what_runs, a_live_command_is_found,
+    a_cancel_ends_what_waits, a_cancel_tells_who_runs, a_cancel_is_not_forgotten, what_waits_given_back_can_end,
+    deadlines_end_what_waits, deadlines_leave_what_runs, a_live_command_is_found,
 )  # fmt: skip

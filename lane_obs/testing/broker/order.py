@@ -104,6 +104,39 @@ async def what_is_given_back_keeps_the_place(trial: Trial) -> None:
     equal([one.deaths for one in claimed], [0, 0, 0], "deaths after commands were given back")
 
 
+async def what_is_given_back_may_wait(trial: Trial) -> None:
+    """Given back for a while it starts no earlier, at its old place, and nothing of it is counted.
+
+    Neither is the attempt, nor the wait as delay or back-off. Its slot is free at once.
+    """
+    lanes = {"a": LaneConfig(0, 1), "b": LaneConfig(0, 9, priority=1)}
+    member, other = await trial.member(lanes), await trial.member(lanes)
+    await member.put("a", "c1", "c2", "c3")
+    for _ in range(2):
+        first, before = await member.claim_one(), trial.clock.now()
+        turn = await member.turn(1, done(first, "ready", delay=0.2))
+        equal(
+            [(first.id, first.attempt)] + [(one.id, one.attempt) for one in turn.claimed],
+            [("c1", 1), ("c2", 1)],
+            "claims",
+        )
+        await trial.state(member, "c1", "backoff")
+        await trial.state(other, "c1", "ready")
+        assert trial.clock.now() - before >= 0.199, "a command that was given back for 0.2 s was ready earlier"
+        await member.claim(0, done(turn.claimed[0], "ready"))
+    claimed = await other.claim_one()
+    equal((claimed.id, claimed.attempt, claimed.deaths), ("c1", 1, 0), "what was given back twice")
+    equal((claimed.delayed, claimed.backed_off), (0.0, 0.0), "its delay and back-off")
+    assert claimed.age >= 0.399, f"its age is {claimed.age}"
+    await other.claim(0, done(claimed, "backoff", delay=0.1))
+    (running,) = await member.claim(1)
+    await trial.state(member, "c1", "ready")
+    await member.succeed(running)
+    again = await member.claim_one()
+    equal((running.id, again.id, again.attempt), ("c2", "c1", 2), "a retry of what was given back")
+    assert 0.099 <= again.backed_off <= again.age - 0.399, f"backed_off is {again.backed_off} of {again.age} s"
+
+
 async def a_paused_lane_waits(trial: Trial) -> None:
     """Nothing of a paused lane starts, for any member; other lanes go on, and what runs may end."""
     lanes = {"a": LaneConfig(1, 9), "b": LaneConfig(1, 9, priority=5)}
@@ -156,5 +189,6 @@ async def age_boosts(trial: Trial) -> None:
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     priority_decides, equals_take_turns, a_lane_keeps_order, a_delay_keeps_the_place, a_back_off_keeps_the_place,
-    a_back_off_holds, what_is_given_back_keeps_the_place, a_paused_lane_waits, deadlines_boost, age_boosts,
+    a_back_off_holds, what_is_given_back_keeps_the_place,
+    what_is_given_back_may_wait, a_paused_lane_waits, deadlines_boost, age_boosts,
 )  # fmt: skip

@@ -58,6 +58,41 @@ async def what_comes_back_keeps_its_partition(trial: Trial) -> None:
     equal((await (await trial.member(_LANES)).claim_one()).id, "p2", "what its member has left behind")
 
 
+async def what_waits_given_back_keeps_its_partition(trial: Trial) -> None:
+    """Given back for a while, a command is not passed by the others of its partition; cancelled, it makes way."""
+    one, two = await trial.member(_LANES), await trial.member(_LANES)
+    await one.submit(new("p0", part="p", delay=0.4), *(new(name, part=name[0]) for name in ("p1", "p2", "q1")))
+    first, other = await one.claim(9)
+    equal((first.id, other.id), ("p1", "q1"), "claims of two partitions")
+    equal(await two.claim_ids(9, *()), [], "claims while p1 runs")
+    equal(await one.claim_ids(9, done(first, "ready", delay=0.1)), [], "claims while p1 waits")
+    first = await two.claim_one()
+    equal((first.id, first.attempt), ("p1", 1), "what is next in its partition")
+    equal(await two.claim_ids(0, done(first, "ready", delay=50.0)), [], "claims of none")
+    await trial.state(one, "p0", "ready")
+    equal(await one.claim_ids(9), [], "claims while p1 waits again")
+    equal(await one.broker.cancel("p1"), "cancelled", "cancel() of one that was given back for a while")
+    zero = await one.claim_one()
+    equal(zero.id, "p0", "what follows it")
+    await one.claim(0, done(zero, "ready"))
+    equal((await two.claim_one()).id, "p0", "what was given back at once")
+
+
+async def what_never_started_gives_way_in_its_partition(trial: Trial) -> None:
+    """A command that was given back has not started: one with a lower number that becomes ready then goes first."""
+    for name, delay in (("p", 0.0), ("q", 0.1)):
+        member = await trial.member(_LANES)
+        await member.submit(new(f"{name}1", part=name, delay=0.3), new(f"{name}2", part=name))
+        second = await member.claim_one()
+        equal(second.id, f"{name}2", "what is ready in a partition")
+        await member.claim(0, done(second, "ready", delay=delay))
+        await trial.state(member, f"{name}1", "ready")
+        await trial.state(member, f"{name}2", "ready")
+        claimed = await member.claim(9)
+        equal([one.id for one in claimed], [f"{name}1"], "what goes first in its partition")
+        equal(await member.claim_ids(9, done(claimed[0])), [f"{name}2"], "what follows it")
+
+
 async def a_cancelled_head_makes_way(trial: Trial) -> None:
     """When what waits at the head of its partition, or backs off, is cancelled, the next one follows."""
     member = await trial.member(_LANES)
@@ -89,5 +124,6 @@ async def partitions_are_of_a_lane(trial: Trial) -> None:
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     a_partition_is_exclusive, a_retry_keeps_its_partition, what_comes_back_keeps_its_partition,
+    what_waits_given_back_keeps_its_partition, what_never_started_gives_way_in_its_partition,
     a_cancelled_head_makes_way, partitions_are_of_a_lane,
 )  # fmt: skip

@@ -65,6 +65,37 @@ async def an_idle_member_is_told_of_a_slot(trial: Trial) -> None:
     equal((await busy.claim_one()).id, "c2", "the claim of what was given back")
 
 
+async def who_steps_back_lets_others_go_first(trial: Trial) -> None:
+    """A member that hands nothing in and wants nothing has others told of what is due, though it kept the time."""
+    lanes = {"a": LaneConfig(1, 9)}
+    first, second = await trial.member(lanes), await trial.member(lanes)
+    await first.put("a", "c1")
+    claimed = await first.claim_one()
+    equal(await first.claim_ids(9, done(claimed, "ready", delay=0.2)), [], "claims of what was given back for a while")
+    await _idle(second)
+    first.ear.work = 0
+    await trial.until(lambda: first.ear.work or second.ear.work, "an idle member is told of what is due")
+    equal(await first.claim_ids(0), [], "claims of a member that wants nothing")
+    await _woken_by_time(trial, second, "c1")
+    await _idle(first)
+    await second.close()
+    await _woken_by_time(trial, first, "c1")
+
+
+async def _woken_by_time(trial: Trial, member: TrialMember, wanted: str) -> None:
+    """A member that is told of work asks, as often as it is told, until it has it."""
+    got: list[str] = []
+
+    async def claim() -> bool:
+        if member.ear.work:
+            member.ear.work = 0
+            got.extend(await member.claim_ids(9))
+        return bool(got)
+
+    await trial.until(claim, f"{wanted} is claimed by a member that is told of it")
+    equal(got, [wanted], "claims of a member that was told of work")
+
+
 async def an_idle_member_takes_over(trial: Trial) -> None:
     """Work that one idle member leaves, since it wants no more, is told to the next."""
     members = [await trial.member({"a": LaneConfig(1, 99)}) for _ in range(3)]
@@ -147,7 +178,7 @@ async def an_idle_member_stays_idle(trial: Trial) -> None:
 
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
-    an_idle_member_is_told_of_work, an_idle_member_is_told_of_a_slot, an_idle_member_takes_over,
-    an_idle_member_stays_idle, one_member_leads,
-    members_are_shown, a_closed_member_does_nothing,
+    an_idle_member_is_told_of_work, an_idle_member_is_told_of_a_slot, who_steps_back_lets_others_go_first,
+    an_idle_member_takes_over, an_idle_member_stays_idle, one_member_leads, members_are_shown,
+    a_closed_member_does_nothing,
 )  # fmt: skip

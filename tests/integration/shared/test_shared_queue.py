@@ -377,19 +377,39 @@ async def test_a_dead_letter_is_requeued_and_runs_anew(join: Join) -> None:
         assert await manager.cluster.letters() == []
 
 
-async def test_what_is_not_registered_where_it_runs_becomes_a_dead_letter_and_others_run(join: Join) -> None:
+async def test_what_is_not_registered_where_it_is_claimed_waits_and_others_run(join: Join) -> None:
     @lane_obs.command("many.unknown_there")
-    async def unknown_there() -> None: ...
+    async def unknown_there() -> str:
+        return "known again"
 
     sink = MemorySink()
     async with producer(join) as manager:
         handle = await manager.submit("fast", unknown_there)
-        del registry._by_name["many.unknown_there"]
+        registry.remove("many.unknown_there")
         async with worker(join, sinks=[sink]):
-            with pytest.raises(RemoteError, match="unknown_there"):
-                await handle
+            while not (passed := [event for event in sink.events if event.key == "queue.command.passed_on"]):
+                await asyncio.sleep(0.01)
             assert await (await manager.submit("fast", add, 1, 1)) == 2
-    assert [event.command_id for event in sink.events if event.key == "queue.command.dead_lettered"] == [handle.id]
+            lane_obs.command("many.unknown_there")(unknown_there)
+            assert await handle == "known again"
+        assert [event.command_id for event in passed] == [handle.id]
+        assert await manager.cluster.letters() == []
+
+
+async def test_a_lane_that_one_worker_lacks_is_served_by_the_other(join: Join) -> None:
+    sink = MemorySink()
+    both = {**LANES, "newer": LaneConfig()}
+    async with producer(join, both) as manager, worker(join, sinks=[sink], concurrency=3) as old:
+        handles = await manager.submit_many("newer", [(add, number, 0) for number in range(20)])
+        while len({event.command_id for event in sink.events if event.key == "queue.command.passed_on"}) < 20:
+            await asyncio.sleep(0.01)
+        async with worker(join, both):
+            assert [await handle for handle in handles] == list(range(20))
+            handles = await manager.submit_many("newer", [(add, number, 0) for number in range(20)])
+            assert [await handle for handle in handles] == list(range(20))
+            assert await (await manager.submit("fast", add, 1, 1)) == 2
+        assert (await old.cluster.stats()).ended["succeeded"] == 41
+        assert await manager.cluster.letters() == []
 
 
 # --- progress ---------------------------------------------------------------------------------------------------

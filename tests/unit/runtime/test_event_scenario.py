@@ -31,6 +31,7 @@ from lane_obs.events import (
     BrokerUp,
     CommandKept,
     CommandLeaseLost,
+    CommandPassedOn,
     CommandRecovered,
     CommandReturned,
     CommandStale,
@@ -108,11 +109,12 @@ FIELDS: dict[str, set[str]] = {
     "queue.command.returned": COMMAND | {"member"},
     "queue.command.lease_lost": COMMAND,
     "queue.command.stale": COMMAND | {"state"},
+    "queue.command.passed_on": COMMAND | {"reason", "error", "seconds"},
 }
 
 
 OF_STORAGE = {CommandRecovered, CommandKept, RecoveryComplete, RecoveryFailed, StorageFailed, StorageBack}
-OF_BROKER = {BrokerDown, BrokerUp, BrokerLead, CommandReturned, CommandLeaseLost, CommandStale}
+OF_BROKER = {BrokerDown, BrokerUp, BrokerLead, CommandReturned, CommandLeaseLost, CommandPassedOn, CommandStale}
 
 
 class Broken:

@@ -21,7 +21,7 @@ local request = munpack(ARGV[3])
 
 -- States of a live command, and what is told of it in its header.
 Q.READY, Q.DELAYED, Q.BACKOFF, Q.RUNNING = 0, 1, 2, 3
-Q.KEYED, Q.PARTED, Q.CANCEL, Q.DATED, Q.STARTED, Q.RISING = 1, 2, 4, 8, 16, 32
+Q.KEYED, Q.PARTED, Q.CANCEL, Q.DATED, Q.STARTED, Q.RISING, Q.ASIDE = 1, 2, 4, 8, 16, 32, 64
 Q.NOBODY, Q.LEVEL = '\0\0\0\0\0\0\0\0', 2147483648
 -- state, flags, lane, token, holder, attempt, deaths, since, level, delayed, backed off, ran;
 -- submitted, deadline, cost, origin, seq; part, key.

@@ -29,7 +29,11 @@ function Q.promote()
       c.delayed = c.delayed + now - c.since
     else
       l.backoff = l.backoff - 1
-      c.backed = c.backed + now - c.since
+      if Q.has(c, Q.ASIDE) then
+        Q.end_aside(l, c)
+      else
+        c.backed = c.backed + now - c.since
+      end
     end
     Q.put_ready(l, c)
   end

@@ -131,6 +131,20 @@ function Q.put_due(l, c, state, at)
   Q.new_heads[#Q.new_heads + 1], Q.new_heads[#Q.new_heads + 2] = c.id, Q.to_header(c)
 end
 
+-- A command that was given back is as it was: where it had never started before, its part is not held for a retry.
+function Q.undo_start(l, c)
+  if c.attempt == 0 and Q.has(c, Q.STARTED) then
+    c.flags = c.flags - Q.STARTED
+    Q.hold_part(l, c, 0)
+  end
+end
+
+-- The wait of a command that was set aside is over; it is no back-off of its own. Meanwhile it kept its part.
+function Q.end_aside(l, c)
+  c.flags = c.flags - Q.ASIDE
+  Q.undo_start(l, c)
+end
+
 -- Brings a command that ran back to where it waits, with its deadline.
 function Q.put_back(l, c, delay)
   if Q.has(c, Q.DATED) then

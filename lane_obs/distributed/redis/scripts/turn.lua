@@ -31,9 +31,15 @@ local function end_flagged(l, c, state, delay)
     end
     if state == 'ready' then
       c.attempt = c.attempt - 1
-      Q.put_back(l, c)
-    else
+    end
+    if state == 'backoff' then
       Q.put_back(l, c, delay)
+    elseif delay > 0 then
+      c.flags = c.flags + Q.ASIDE
+      Q.put_back(l, c, delay)
+    else
+      Q.undo_start(l, c)
+      Q.put_back(l, c)
     end
   else
     Q.let_go(l, c)
@@ -99,9 +105,20 @@ local function take_progress()
   end
 end
 
+-- Others are to be told of work before this member: it is woken last, and another one keeps the time.
+local function step_back()
+  call('ZADD', k_idle, 'XX', 0, me)
+  if Q.keeper == me then
+    Q.keeper, left_idle = Q.NOBODY, true
+  end
+end
+
 -- Becomes idle, or not so any more; when the next thing is due, where this member is the one to keep the time.
 local function rest(missing)
   if request.want == 0 then
+    if #request.ids == 0 and #request.progress == 0 then
+      step_back()
+    end
     return nil
   end
   if missing == 0 then

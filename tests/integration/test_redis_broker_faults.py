@@ -170,7 +170,7 @@ async def test_a_cancel_that_overtakes_the_claim_is_told_after_it(server: Server
             answer = await ask(program, *args, **options)
             if program.script.name == "turn":
                 assert await other.cancel("c1") == "running"
-                await until(lambda: broker._inbox._early)
+                await until(lambda: broker._inbox.holding.early)
             return answer
 
         broker._session.send = hold  # type: ignore[method-assign]

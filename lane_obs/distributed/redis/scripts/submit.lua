@@ -1,4 +1,5 @@
 --@ core registered lane level ready final wake
+--@late due limit start claim hand push
 -- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
 -- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
@@ -15,6 +16,7 @@ end
 local special, templates, new_bodies, seen = {}, {}, {}, {}
 local delays, deadlines, costs, keys, parts = request.delays, request.deadlines, request.costs, request.keys, request.parts
 local TAIL = spack('<HH', 0, 0)
+Q.MOST_PUSHED = 8
 
 local function template_of(code)
   local l = Q.lane_of(code)
@@ -109,6 +111,44 @@ local function was_there(i, id, raw)
   return request.again[i] and call('HEXISTS', k_results, id) == 1
 end
 
+-- Whether a lane of this run may start something.
+local function may_start()
+  for i = 1, #Q.touched do
+    if Q.may_start(Q.place(Q.touched[i])) then
+      return true
+    end
+  end
+  return false
+end
+
+-- An idle member that hears what it is told, and how many it takes.
+local function idle_one()
+  while true do
+    local one = call('ZPOPMAX', k_idle)
+    if #one == 0 or call('PUBSUB', 'NUMSUB', Q.inbox .. one[1])[2] > 0 then
+      return one[1], tonumber(one[2])
+    end
+  end
+end
+
+-- Gives new work to an idle member, or wakes it; tells for how many commands there is somebody now.
+local function give_out()
+  local member, missing = idle_one()
+  if not member then
+    return Q.fresh -- nobody is idle
+  end
+  local most = math.floor(missing)
+  if missing > most then
+    Q.late()
+    local given = Q.push(member, most)
+    if given > 0 then
+      return given
+    end
+  end
+  Q.send(member, { 'w' }, '')
+  return most
+end
+
 local ids, which = request.ids, request.which
 for i = 1, #request.lanes do
   local code = tonumber(call('HGET', k_names, request.lanes[i]) or -1)
@@ -153,10 +193,14 @@ Q.save_waiting()
 if #new_bodies > 0 then
   call('HSET', k_bodies, unpack(new_bodies))
 end
+local given = 0
+if Q.fresh > 0 and #ids <= Q.MOST_PUSHED and may_start() then
+  given = give_out()
+end
 Q.save_ends()
 Q.relevel_all()
-if Q.save_lanes() and Q.fresh > 0 then
-  Q.wake(Q.fresh)
+if Q.save_lanes() and Q.fresh > given then
+  Q.wake(Q.fresh - given)
 end
 if Q.earliest then
   Q.wake_keeper(Q.earliest)

@@ -76,7 +76,7 @@ class NotingBroker(RedisBroker):
         if ends:
             ledger.note("told", ids=[end.id for end in ends], states=[end.state for end in ends])
         turn = await super().turn(ends, want, progress)
-        self._note(turn.claimed, before)  # some of it may have been pushed
+        self._note(turn.claimed, before)  # some of it may have been pushed before
         return turn
 
     @staticmethod

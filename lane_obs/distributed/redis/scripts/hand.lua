@@ -1,8 +1,6 @@
 -- Hands claimed commands to a member. A row of the answer is id, lane and age; what is not as it nearly always is stands
 -- among the odd: the row's number, token, attempt, deaths, seconds delayed, backed off and to the deadline, and ran.
--- Of what a member holds is kept: token, lane, flags.
 Q.rows, Q.odd, Q.bodies = {}, {}, {}
-Q.HOLD = '<dI4B'
 local PLAIN, NONE = '\0\0', ('\0'):rep(24)
 local NEW = ssub(NONE, 1, 8)
 

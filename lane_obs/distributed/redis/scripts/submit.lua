@@ -1,5 +1,5 @@
 --@ core registered lane level ready final wake give
---@late due limit start claim hand push
+--@late limit start claim hand push
 -- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
 -- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
@@ -130,8 +130,7 @@ local function give_out()
   -- Whether nothing but these commands could be claimed: plain ones of one lane that had none and has slots for all.
   local function is_all()
     return n <= most and #templates == 1 and #request.ids == n and #Q.new_ready == 2 * n and l.ready == n and l.was == 0
-      and Q.limit < 0 and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and now < Q.due_at
-      and now < Q.rise_at and call('ZCARD', k_own) == 0
+      and Q.limit < 0 and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and call('ZCARD', k_own) == 0
   end
 
   -- What claim.lua and hand.lua would come to, without putting the commands in line first.
@@ -153,11 +152,10 @@ local function give_out()
   end
 
   local given = 0
-  if missing > most then
+  if missing > most and now < Q.due_at and now < Q.rise_at then -- what is due is for a turn
     if is_all() then
       given = start_all()
     else
-      Q.save_waiting()
       Q.late()
       given = Q.push(member, most)
     end

@@ -18,7 +18,8 @@ class Listener(Protocol):
     def on_claimed(self, claimed: Sequence[Claimed]) -> None:
         """Commands for this member to run, which it has not asked for: it was idle, and is not so any more.
 
-        A broker may do so in place of `on_work`, with no more than the member's last turn asked for and did not get.
+        A broker may do so in place of `on_work`, where that saves a round trip; `LocalBroker`, whose turn is a call,
+        does not. They are what a turn would have claimed, and no more than the last one asked for and did not get.
         """
 
     def on_work(self) -> None:

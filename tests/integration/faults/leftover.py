@@ -27,6 +27,7 @@ def leftovers(server: Server) -> dict[str, tuple[int, int]]:
 def check_leftovers(server: Server, lanes: int) -> None:
     """Only what says how the queue is stays for ever: it has nothing of commands or members."""
     found = {key: size for key, (size, ttl) in leftovers(server).items() if ttl < 0}
+    assert not any(key.endswith((":pushed", ":idle")) for key in found), f"members left: {found}"
     allowed = 3 * lanes + 10
     assert len(found) <= 8, f"keys left: {found}"
     assert all(size <= allowed for size in found.values()), f"elements left: {found}"

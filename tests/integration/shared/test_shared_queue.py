@@ -479,6 +479,25 @@ async def test_a_member_that_shuts_down_claims_nothing_more(join: Join) -> None:
         assert found.state == "ready"
 
 
+async def test_what_comes_to_a_member_that_shuts_down_runs_elsewhere(join: Join) -> None:
+    """Also where it was idle, and is given it: it gives it back, its attempt not counted."""
+    async with producer(join) as manager:
+        first = worker(join)
+        await first.start()
+        running = await manager.submit("fast", hold, "it")
+        await begun("it").wait()
+        await asyncio.sleep(0.05)  # it has asked for more, and is idle
+        await first.shutdown()
+        other = await manager.submit("fast", hold, "other")
+        async with worker(join):
+            await begun("other").wait()
+            gate("other").set()
+            assert (await other, other.attempt) == ("other", 1)
+            gate("it").set()
+            assert await running == "it"
+        await first.stop()
+
+
 async def test_lanes_come_change_and_go_while_it_works(join: Join) -> None:
     async with producer(join) as manager, worker(join) as runner:
         manager.add_lane("new", LaneConfig(1, 3, priority=7))

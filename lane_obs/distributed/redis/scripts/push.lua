@@ -1,6 +1,5 @@
--- Claims for an idle member what its next turn would; tells how many commands it has got.
+-- Claims for an idle member what its next turn would, where nothing is due; tells how many commands it has got.
 function Q.push(member, missing)
-  Q.pass_due()
   Q.save_waiting()
   local first_token = Q.token
   Q.claim(math.min(missing, Q.MOST_GIVEN))
@@ -10,9 +9,6 @@ function Q.push(member, missing)
   end
   if Q.gates then
     Q.save_limits()
-  end
-  if Q.was_due or Q.was_rising then
-    Q.look_ahead()
   end
   return #Q.taken
 end

@@ -55,6 +55,9 @@ FOREIGN = {
 }  # fmt: skip
 """Metrics that are not of the catalogue, each with whose it is."""
 
+WHOLE = ("rate(p", "process_", "rate(python", "lane_worker_", "rate(lane_worker_")
+"""How expressions begin that keep all labels of foreign metrics."""
+
 LEFT_OUT: dict[str, str] = {}
 """Metrics of the catalogue that are on no dashboard, each with the reason."""
 

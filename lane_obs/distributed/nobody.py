@@ -8,13 +8,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lane_obs.distributed.port import Listener
-    from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.record import Claimed, Fact, Progress, Result
     from lane_obs.distributed.view import BrokerHealth
 
 
 class _Nobody:
     """A member that is told nothing it wants to know."""
 
+    def on_claimed(self, claimed: Sequence[Claimed]) -> None: ...
     def on_work(self) -> None: ...
     def on_results(self, results: Sequence[Result]) -> None: ...
     def on_progress(self, progress: Progress) -> None: ...

@@ -8,12 +8,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lane_obs.config import LaneConfig, RateLimit
-    from lane_obs.distributed.record import End, Fact, NewCommand, Progress, Receipt, Result, Turn
+    from lane_obs.distributed.record import Claimed, End, Fact, NewCommand, Progress, Receipt, Result, Turn
     from lane_obs.distributed.view import BrokerHealth, BrokerStats, Found, Letter
 
 
 class Listener(Protocol):
     """What a broker tells one of its members; every call comes on the event loop, and none may block or raise."""
+
+    def on_claimed(self, claimed: Sequence[Claimed]) -> None:
+        """Commands for this member to run, which it has not asked for: it was idle, and is not so any more.
+
+        A broker may do so in place of `on_work`, with no more than the member's last turn asked for and did not get.
+        """
 
     def on_work(self) -> None:
         """Something may be there to claim, which was not when this member last asked."""
@@ -122,9 +128,10 @@ class Broker(Protocol):
     async def turn(self, ends: Sequence[End], want: int, progress: Sequence[Progress] = ()) -> Turn:
         """Hands in ends and progress, then claims up to `want` commands, in one step. One call at a time.
 
-        When fewer than `want` are claimed the member is told (`on_work`) once there may be more. A member
-        that has nothing to hand in and wants nothing steps back: other idle members are told of what may start before
-        it is told again.
+        When fewer than `want` are claimed the member is told once there may be more (`on_work`), or given some of it
+        (`on_claimed`), until it asks again. What it was given and has not been told of yet may come with this answer
+        instead, whatever it wants; it is less then by as many that is claimed. A member that has nothing to hand in and
+        wants nothing steps back: other idle members are told of what may start before it is told again.
         """
         ...
 

@@ -94,6 +94,9 @@ class QueueMonitor:
                 delivery.start()
             loop = asyncio.get_running_loop()
             self._task = loop.create_task(self._watch(), context=contextvars.Context())
+            looked = asyncio.Event()
+            loop.call_soon(looked.set)
+            await looked.wait()  # rates count from the first look: what is submitted from now on comes after it
 
     def _names(self, per: Per) -> tuple[str, ...]:
         """The names of the alerts that each lane, or the queue, has."""

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lane_obs.distributed.record import NewCommand, Receipt
+from lane_obs.distributed.record import Claimed, NewCommand, Receipt
 from lane_obs.testing.broker.trial import Trial, TrialMember, done
 from tests.property.broker_model import FINAL, LANES, MAX, Model, Plain
 
@@ -87,6 +87,19 @@ class Walk:
         self.watched += taken
         for result in await self.keeper.broker.watch(taken):
             self.keeper.ear.results.append(result)  # dropped by one of the same batch
+        await self._take_given()
+
+    async def _take_given(self) -> None:
+        """Workers that were idle may have been given something."""
+        running = {one.id: one.running for one in (await self.keeper.broker.stats()).members}
+        for member in self.members:
+            count = running[member.id] - len(self.model.holds(self._number(member)))
+            given = member.ear.claimed
+            await self.trial.until(lambda: len(given) >= count, "a worker is told of what it was given")  # noqa: B023
+            assert len(given) == count
+            for got in given:
+                self._started(got, member)
+            given.clear()
 
     def _number(self, member: TrialMember) -> int:
         return self.trial.members.index(member)
@@ -107,10 +120,13 @@ class Walk:
         member = self.members[which]
         claimed = await member.claim(want, *ends)
         for got in claimed:
-            plain = self.model.start(got.id, self._number(member), got.token)
-            assert (got.lane, got.attempt, got.deaths) == (plain.lane, plain.attempt, plain.deaths)
+            self._started(got, member)
         may = self.model.startable()
         assert len(claimed) == want or not may, f"{len(claimed)} of {want} were claimed, where {may} may start"
+
+    def _started(self, got: Claimed, member: TrialMember) -> None:
+        plain = self.model.start(got.id, self._number(member), got.token)
+        assert (got.lane, got.attempt, got.deaths) == (plain.lane, plain.attempt, plain.deaths)
 
     async def end(self, one: int, two: int) -> None:
         """A worker ends up to 2 commands, and claims as many or more."""

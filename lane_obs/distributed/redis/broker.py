@@ -83,12 +83,14 @@ class RedisBroker(Questions):
         self._calls = self._turns = 0
         self._unsure: dict[str, None] = {}
         self.member = ""
+        self.pushes = True
+        """Whether it takes commands unasked while it is idle (`Listener.on_claimed`); to be set before it is open."""
 
     def _get_ready(self) -> None:
         self._link = Link(self._url, timeout=self._timeout)
         self._session = Session(self._keys, self._forgotten)
         self._inbox = Inbox(self._session, self._url, timeout=self._timeout, lease=self._lease, ttl=self._ttl)
-        self._unanswered: tuple[list[bytes], Sequence[str], bool] | None = None
+        self._unanswered: tuple[list[bytes], Sequence[tuple[str, int]], bool] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -226,8 +228,9 @@ class RedisBroker(Questions):
         while True:
             last = len(ends) <= _BATCH and want <= _BATCH and len(progress) <= _BATCH
             self._turns += 1
-            some = pack_turn(self._turns, self._times, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
-            part = await self._turn(some, [end.id for end in ends[:_BATCH]], want > 0)
+            pushed = self._inbox.holding.pushed if self.pushes else -1
+            some = pack_turn(self._turns, self._times, pushed, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
+            part = await self._turn(some, [(end.id, end.token) for end in ends[:_BATCH]], want > 0)
             whole = part if whole is None else _joined(whole, part)
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):
                 return whole
@@ -235,21 +238,22 @@ class RedisBroker(Questions):
 
     async def _compare(self) -> None:
         """Tells the server what this member runs, which a replica that has taken over may not know."""
-        request = {"ids": self._inbox.take_held(), "ttl": self._ttl}
+        self._inbox.is_unsure = False
+        holding = self._inbox.holding
+        request = {"ids": holding.ids(), "pushed": holding.pushed, "ttl": self._ttl}
         answer = await self._session.ask("resync", request, wait=None)
         self._inbox.tell_facts(decode(answer[0])[0], answer[1:])
 
-    async def _turn(self, parts: list[bytes], ended: Sequence[str], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
+    async def _turn(self, parts: list[bytes], ended: Sequence[tuple[str, int]], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
         self._unanswered = parts, ended, wanted
         answer = await self._session.send(load("turn"), parts, wait=None)
         try:
-            turn = to_turn(answer, self._session.lanes)
+            turn, pushed = to_turn(answer, self._session.lanes)
         except KeyError:
             await self._session.learn_names(wait=None)
-            turn = to_turn(answer, self._session.lanes)
+            turn, pushed = to_turn(answer, self._session.lanes)
         self._unanswered = None
-        self._inbox.note(turn, ended, wanted=wanted)
-        return turn
+        return self._inbox.note(turn, pushed, ended, wanted=wanted)
 
     # --- watches ------------------------------------------------------------------------------------------------
 

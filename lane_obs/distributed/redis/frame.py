@@ -23,7 +23,7 @@ decode = msgspec.msgpack.Decoder().decode
 
 
 def pack_turn(
-    number: int, times: Mapping[str, int], ends: Sequence[End], want: int, progress: Sequence[Progress]
+    number: int, times: Mapping[str, int], pushed: int, ends: Sequence[End], want: int, progress: Sequence[Progress]
 ) -> list[bytes]:
     """What `turn.lua` is asked: its header, then bytes."""
     blobs: list[bytes] = [b"", *[end.result for end in ends]]
@@ -45,6 +45,7 @@ def pack_turn(
     blobs[0] = encode({
         "turn": number,
         "want": want,
+        "pushed": pushed,
         **times,
         "ids": [end.id for end in ends],
         "tokens": [end.token for end in ends],
@@ -57,32 +58,42 @@ def pack_turn(
     return blobs
 
 
-def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> Turn:
-    """The answer of `turn.lua`."""
-    stale, rows, odd, token, facts, due = decode(answer[0])
+def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> tuple[Turn, int]:
+    """The answer of `turn.lua`, and how many of the first claims were pushed before."""
+    stale, rows, odd, token, facts, due, pushed = decode(answer[0])
     count = len(rows) // _COLUMNS
-    claimed: list[Claimed] = []
-    if count:
-        claimed = list(
-            map(
-                Claimed,
-                rows[::_COLUMNS],
-                map(lanes.__getitem__, rows[1::_COLUMNS]),
-                answer[1 : count + 1],
-                range(token + 1, token + 1 + count),
-                repeat(1),
-                repeat(0),
-                map(float, rows[2::_COLUMNS]),
-                repeat(0.0),
-                repeat(0.0),
-                repeat(None),
-            )
-        )
-        for start in range(0, len(odd), _ODD):
-            index = odd[start] - 1
-            claimed[index] = _to_odd(claimed[index], *odd[start + 1 : start + _ODD])
+    claimed = to_claimed(rows, odd, token, answer[1 : count + 1], lanes) if count else []
     told = to_facts(facts, answer[count + 1 :], lanes) if facts else []
-    return Turn(stale, claimed, told, None if due is False else max(float(due), 0.0))
+    return Turn(stale, claimed, told, None if due is False else max(float(due), 0.0)), pushed
+
+
+def to_claimed(
+    rows: Sequence[Any], odd: Sequence[Any], token: int, bodies: Sequence[bytes], lanes: Mapping[int, str]
+) -> list[Claimed]:
+    """What `hand.lua` hands out.
+
+    Raises:
+        KeyError: a lane whose name is not known.
+    """
+    claimed = list(
+        map(
+            Claimed,
+            rows[::_COLUMNS],
+            map(lanes.__getitem__, rows[1::_COLUMNS]),
+            bodies,
+            range(token + 1, token + 1 + len(bodies)),
+            repeat(1),
+            repeat(0),
+            map(float, rows[2::_COLUMNS]),
+            repeat(0.0),
+            repeat(0.0),
+            repeat(None),
+        )
+    )
+    for start in range(0, len(odd), _ODD):
+        index = odd[start] - 1
+        claimed[index] = _to_odd(claimed[index], *odd[start + 1 : start + _ODD])
+    return claimed
 
 
 def _to_odd(claimed: Claimed, token: int, attempt: int, deaths: int, *spans: Any) -> Claimed:

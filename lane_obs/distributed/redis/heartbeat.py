@@ -34,7 +34,7 @@ class Heartbeat:
         lease: its length in seconds.
         ttl: milliseconds for which results are kept.
         on_beat: is called in the thread after each beat, with whether the member leads, ids of commands to be
-            cancelled, facts in rows, and their bodies.
+            cancelled, facts in rows, their bodies, and whether the member should ask for what was pushed to it.
         on_forgotten: is called in the thread when the queue does not know the member.
 
     Attributes:
@@ -50,7 +50,7 @@ class Heartbeat:
         session: Session,
         lease: float,
         ttl: int,
-        on_beat: Callable[[bool, list[str], list[Any], list[bytes]], None],
+        on_beat: Callable[[bool, list[str], list[Any], list[bytes], bool], None],
         on_forgotten: Callable[[], None],
     ) -> None:
         self.stats: BrokerStats | None = None
@@ -87,7 +87,7 @@ class Heartbeat:
                 pause = self._beat()
             except BrokerError:  # the member's own link tells of it
                 self.leads, self.stats = False, None
-                self._on_beat(False, [], [], [])  # noqa: FBT003 - as below
+                self._on_beat(False, [], [], [], False)  # noqa: FBT003 - as below
                 pause = min(self._period, 1.0)
         self._link.close()
         self._ended()
@@ -98,10 +98,10 @@ class Heartbeat:
             self.leads, self.stats = False, None
             self._on_forgotten()
             return self._period
-        leads, cancels, orphaned, next_end, rows = decode(answer[0])
+        leads, cancels, orphaned, next_end, rows, pushed = decode(answer[0])
         self.stats = to_stats(self._ask("stats", encode({}))) if leads else None
         self.leads = leads
-        self._on_beat(leads, cancels, rows, answer[1:])
+        self._on_beat(leads, cancels, rows, answer[1:], pushed)
         for member in orphaned:
             self._take_over(member)
         if next_end is False:
@@ -115,7 +115,7 @@ class Heartbeat:
             if type(answer) is int:
                 return
             more, rows = decode(answer[0])
-            self._on_beat(self.leads, [], rows, answer[1:])
+            self._on_beat(self.leads, [], rows, answer[1:], False)  # noqa: FBT003 - likewise
 
     def _ask(self, name: str, request: bytes, held_by: str | None = None) -> Any:
         program, session = load(name), self._session

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from lane_obs.clock import SystemClock
 from lane_obs.distributed.record import Progress
-from lane_obs.distributed.redis.frame import to_facts, to_results, unpack_message
+from lane_obs.distributed.redis.frame import to_claimed, to_facts, to_results, unpack_message
 from lane_obs.distributed.redis.heartbeat import Heartbeat
+from lane_obs.distributed.redis.holding import Holding
 from lane_obs.distributed.view import BrokerHealth
 from lane_obs.errors import BrokerError, BrokerUnavailable
 
@@ -21,8 +24,6 @@ if TYPE_CHECKING:
     from lane_obs.distributed.redis.link import Link
     from lane_obs.distributed.redis.session import Session
     from lane_obs.distributed.view import BrokerStats
-
-_MOST_EARLY: Final = 1_000
 
 
 class Inbox:
@@ -51,15 +52,14 @@ class Inbox:
         self._heartbeat: Heartbeat | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: Listener | None = None
-        self._held: dict[str, None] = {}
         self._clock = SystemClock()
         self._alarm: Timer | None = None
-        self._early: dict[str, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._joins = False
         self._error = "not open"
         self._failures = self._stale = self._lost = 0
         self._leads = False
+        self.holding = Holding()
         self.is_unsure = False
         """Whether the link was lost since the server was last told what this member runs."""
 
@@ -76,6 +76,7 @@ class Inbox:
         listening = self._loop.create_future()
 
         def subscribed() -> None:
+            self.holding.listens_anew()
             if not listening.done():
                 listening.set_result(None)
             else:
@@ -119,7 +120,9 @@ class Inbox:
         if listener is None:
             return
         (kind, *rest), blobs = unpack_message(payload)
-        if kind == "w":
+        if kind == "t":
+            self._take_push(listener, rest, blobs)
+        elif kind == "w":
             listener.on_work()
         elif kind == "r":
             listener.on_results(to_results(rest[0], rest[1], blobs))
@@ -129,6 +132,19 @@ class Inbox:
             listener.on_progress(Progress(rest[0][0], 0, blobs[0]))
         elif kind == "o" and (lane := self._session.lanes.get(int(rest[0][0]))) is not None:
             listener.on_room(lane)
+
+    def _take_push(self, listener: Listener, rest: Sequence[Any], bodies: Sequence[bytes]) -> None:
+        rows, odd, token, _ = rest
+        if token < self._session.last_token:
+            return  # it was lost with an earlier lease
+        try:
+            claimed = to_claimed(rows, odd, token, bodies, self._session.lanes)
+        except KeyError:  # a lane that is new to us: as if the message were lost
+            listener.on_work()
+            return
+        if new := self.holding.take_push(claimed):
+            listener.on_claimed(new)
+            self._tell_early()
 
     def tell_facts(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
         """Passes facts on, at once where their lanes are known."""
@@ -162,27 +178,22 @@ class Inbox:
 
     def _tell_cancel(self, ids: Sequence[str]) -> None:
         """Passes cancels on; those of commands whose claim is still on its way here wait for it."""
-        if self._listener is not None and (mine := [id_ for id_ in ids if id_ in self._held]):
+        mine = self.holding.take_cancels(ids)
+        if self._listener is not None and mine:
             self._listener.on_cancel(mine)
-        self._early.update(dict.fromkeys(id_ for id_ in ids if id_ not in self._held))
-        while len(self._early) > _MOST_EARLY:
-            del self._early[next(iter(self._early))]
 
-    def note(self, turn: Turn, ended: Sequence[str], *, wanted: bool) -> None:
-        """Takes note of what this member holds."""
-        held = self._held
-        for id_ in ended:
-            if id_ not in turn.stale:  # else it may be held by another claim of this member
-                held.pop(id_, None)
-        for claimed in turn.claimed:
-            held[claimed.id] = None
-        if self._early:
-            early, self._early = list(self._early), {}
-            # Once whoever asked for the turn knows what it has claimed.
-            asyncio.get_running_loop().call_soon(self._tell_cancel, [id_ for id_ in early if id_ in held])
+    def _tell_early(self) -> None:
+        self._tell_cancel(self.holding.take_early())
+
+    def note(self, turn: Turn, pushed: int, ended: Sequence[tuple[str, int]], *, wanted: bool) -> Turn:
+        """Takes note of what this member holds; gives the turn without what had come before by a message."""
+        claimed = self.holding.take_turn(turn, pushed, ended)
+        if self.holding.early:  # once whoever asked for the turn knows what it has claimed
+            asyncio.get_running_loop().call_soon(self._tell_early)
         self._stale += len(turn.stale)
         if wanted:
             self._set_alarm(turn.next_due)
+        return turn if claimed is turn.claimed else msgspec.structs.replace(turn, claimed=claimed)
 
     def _set_alarm(self, seconds: float | None) -> None:
         """Has this member look again when something is due: it keeps the time for all that are idle."""
@@ -195,14 +206,9 @@ class Inbox:
         if self._listener is not None:
             self._listener.on_work()
 
-    def take_held(self) -> list[str]:
-        """What this member runs, so that it is sure again."""
-        self.is_unsure = False
-        return list(self._held)
-
     def lose_held(self) -> None:
         """The queue has forgotten this member: it holds nothing, and watches nothing."""
-        lost, self._held = list(self._held), {}
+        lost = self.holding.lose()
         self._lost += len(lost)
         self._beat()
         if self._listener is not None:
@@ -213,18 +219,20 @@ class Inbox:
 
     # --- from the heartbeat's thread ----------------------------------------------------------------------------
 
-    def _beaten(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes]) -> None:  # noqa: FBT001 - one caller
+    def _beaten(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes], pushed: bool) -> None:  # noqa: FBT001
         assert self._loop is not None
-        if cancels or rows or leads is not self._leads:
-            self._loop.call_soon_threadsafe(self._take_beat, leads, cancels, rows, bodies)
+        if cancels or rows or pushed or leads is not self._leads:
+            self._loop.call_soon_threadsafe(self._take_beat, leads, cancels, rows, bodies, pushed)
 
-    def _take_beat(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes]) -> None:  # noqa: FBT001
+    def _take_beat(self, leads: bool, cancels: list[str], rows: list[Any], bodies: list[bytes], pushed: bool) -> None:  # noqa: FBT001
         listener = self._listener
         if listener is None:
             return
         changed, self._leads = leads is not self._leads, leads
         self.tell_facts(rows, bodies)
         self._tell_cancel(cancels)
+        if pushed:  # its message may be lost
+            listener.on_work()
         if changed:
             self._tell_state()
 

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from lane_obs.distributed.redis.link import Script
 
 _PARTS: Final = re.compile(r"^--@ (.*)$", re.MULTILINE)
+_SELDOM: Final = re.compile(r"^--@late (.*)$", re.MULTILINE)
 _KEY: Final = re.compile(r"\bk_([a-z_]+)\b")
 _COLD: Final = "--@cold\n"
 _LATE: Final = """
@@ -37,13 +38,15 @@ def load(name: str) -> Program:
 
     Its first line names the parts that go before it. `k_NAME` in it is the key of that name, whichever part asks for
     it; no key is built in a script. What comes after `--@cold` in a part is made when it is first asked for: most runs
-    need none of it, and to make all functions takes longer than what they do.
+    need none of it, and to make all functions takes longer than what they do. The parts that a line `--@late` names are
+    made when the script calls `Q.late`.
     """
     text = _read(name)
-    found = _PARTS.search(text)
-    halves = [_read(part).partition(_COLD) for part in found[1].split()] if found else []
+    halves = _halves(_PARTS, text)
     seldom = "".join(cold for _, _, cold in halves)
     late = _LATE.format(seldom) if seldom else ""
+    if rare := _halves(_SELDOM, text):
+        late += "function Q.late()\n{}end\n".format("".join(f"{hot}{cold}" for hot, _, cold in rare))
     whole = _REMARK.sub("", "".join(hot for hot, _, _ in halves) + late + text)
     keys = tuple(dict.fromkeys(_KEY.findall(whole)))
     numbers = {key: number for number, key in enumerate(keys, 1)}
@@ -51,6 +54,12 @@ def load(name: str) -> Program:
     whole = _KEY.sub(lambda found: f"K[{numbers[found[1]]}]", whole)
     flags = "" if name in _GROWING else "#!lua flags=allow-oom\n"
     return Program(Script(name, f"{flags}local K, Q = KEYS, {{}}\n{whole}"), keys)
+
+
+def _halves(line: re.Pattern[str], text: str) -> list[tuple[str, str, str]]:
+    """The parts that a line names, each as what is made at once and what is not."""
+    found = line.search(text)
+    return [_read(part).partition(_COLD) for part in found[1].split()] if found else []
 
 
 def _read(name: str) -> str:

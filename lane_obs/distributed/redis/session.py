@@ -52,6 +52,8 @@ class Session:
         self.lanes: dict[int, str] = {}
         self.codes: dict[str, int] = {}
         self.link: Link | None = None
+        self.last_token = 0
+        """The last one when it joined: what was claimed for it before is lost."""
         self.wish: dict[str, Any] = {}
         """What it joins with."""
         self._on_forgotten = on_forgotten
@@ -77,6 +79,7 @@ class Session:
             text = f"{self.keys.channel('')} has version {found} of the schema, this library has {VERSION}"
             raise BrokerMismatch(text)
         self._take_names(answer)
+        self.last_token = decode(answer[0])[2]
         self._joins += 1
 
     async def learn_names(self, *, wait: float | None) -> None:
@@ -85,7 +88,7 @@ class Session:
             self._take_names(await self.ask("names", {}, wait=wait))
 
     def _take_names(self, answer: Sequence[bytes]) -> None:
-        epoch, names = decode(answer[0])
+        epoch, names, *_ = decode(answer[0])
         self.epoch = epoch
         codes = {name: int(code) for name, code in zip(names[::2], names[1::2], strict=True)}
         self.codes = {name: code for name, code in codes.items() if code > 0}

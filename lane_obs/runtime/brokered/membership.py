@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lane_obs.config import RateLimit
     from lane_obs.core.lane import Lane
     from lane_obs.distributed import Broker
-    from lane_obs.distributed.record import Fact, Progress, Result
+    from lane_obs.distributed.record import Claimed, Fact, Progress, Result
     from lane_obs.distributed.view import BrokerHealth
     from lane_obs.runtime.brokered.handle import ClaimedHandle
     from lane_obs.runtime.dead_letters import DeadLetter, DeadLetterQueue
@@ -238,6 +238,10 @@ class Membership:
             await self._pump.ended()
 
     # --- what the broker tells ----------------------------------------------------------------------------------
+
+    def on_claimed(self, claimed: Sequence[Claimed]) -> None:
+        """The broker has claimed commands for this member, which was idle."""
+        self._pump.on_claimed(claimed)
 
     def on_work(self) -> None:
         """There may be work."""

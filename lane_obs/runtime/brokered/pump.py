@@ -108,6 +108,14 @@ class Pump:
         self._hungry = True
         self.kick()
 
+    def on_claimed(self, claimed: Sequence[Claimed]) -> None:
+        """The broker has claimed commands unasked; it does no more of that before it is asked again."""
+        if self.claims:
+            self._start(claimed)
+        else:
+            self._journal.give_back(claimed)
+        self.on_work()
+
     def kick(self) -> None:
         """Has it look what it has for the broker and what it wants, after all that this turn of the loop still does."""
         if self._waker is not None and not self._waker.done():

@@ -89,7 +89,8 @@ async def ids_are_of_live_commands(trial: Trial) -> None:
     equal(await other.broker.submit([new("c1")]), duplicate, "an id of a command that runs")
     await other.succeed(first)
     await other.put("a", "c1")
-    equal(await member.claim_ids(9), ["c1"], "an id that is free again")
+    claimed = [*await member.claim_ids(9), *await other.claim_ids(9)]  # either may have been given it
+    equal(claimed, ["c1"], "an id that is free again")
     equal((await member.broker.stats()).submitted, 2, "commands taken in")
 
 
@@ -112,7 +113,7 @@ async def a_full_lane_rejects(trial: Trial) -> None:
     receipts = await member.broker.submit([new("c1"), new("c2", delay=50.0), new("c3"), new("c4"), new("b1", "b")])
     answers = [Answer.ACCEPTED, Answer.ACCEPTED, Answer.ACCEPTED, Answer.FULL, Answer.ACCEPTED]
     equal([receipt.answer for receipt in receipts], answers, "answers of a lane in which 3 may wait")
-    claimed = [one for one in await member.claim(9) if one.lane == "a"]
+    claimed = [one for one in await member.claim(3) if one.lane == "a"]
     equal([one.id for one in claimed], ["c1", "c3"], "claims")
     await member.claim(0, done(claimed[0], "backoff", delay=50.0))
     await member.put("a", "c5")

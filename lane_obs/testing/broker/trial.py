@@ -5,6 +5,8 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
+
 from lane_obs.clock import sleep
 from lane_obs.config import LaneConfig
 from lane_obs.distributed.port import Broker
@@ -50,6 +52,7 @@ class Ear:
 
     def __init__(self) -> None:
         self.work = 0
+        self.claimed: list[Claimed] = []
         self.results: list[Result] = []
         self.progress: list[Progress] = []
         self.cancelled: list[str] = []
@@ -57,6 +60,11 @@ class Ear:
         self.lost: list[str] = []
         self.facts: list[Fact] = []
         self.states: list[BrokerHealth] = []
+
+    def on_claimed(self, claimed: Sequence[Claimed]) -> None:
+        """Remembers, until the member takes them up."""
+        self.claimed += claimed
+        self.work += 1
 
     def on_work(self) -> None:
         """Counts."""
@@ -105,6 +113,8 @@ class TrialMember:
         self.broker = broker
         self.ear = ear
         self.id = broker.member
+        self.room = 0
+        """How many commands it asked for and did not get."""
 
     async def submit(self, *commands: NewCommand) -> None:
         """Submits commands that must all be accepted."""
@@ -116,11 +126,20 @@ class TrialMember:
         await self.submit(*(new(name, lane, **fields) for name in ids))
 
     async def turn(self, want: int, *ends: End, progress: Sequence[Progress] = ()) -> Turn:
-        """One exchange; what it tells of facts is remembered with the others."""
-        turn = await self.broker.turn(ends, want, progress)
+        """One exchange; what it tells of facts is remembered with the others.
+
+        What the member was given unasked comes first, and counts as wanted.
+        """
+        asked = max(want - len(self.ear.claimed), 0)
+        turn = await self.broker.turn(ends, asked, progress)
         self.ear.facts += turn.facts
-        assert len(turn.claimed) <= want, f"{len(turn.claimed)} commands were claimed where {want} were wanted"
-        return turn
+        most = max(asked, self.room)  # some of it may be what the member was given before
+        assert len(turn.claimed) <= most, f"{len(turn.claimed)} commands were claimed where {most} were wanted"
+        claimed = [*self.ear.claimed, *turn.claimed]
+        self.ear.claimed = claimed[want:]
+        if asked:
+            self.room = asked - len(turn.claimed)
+        return msgspec.structs.replace(turn, claimed=claimed[:want])
 
     async def claim(self, want: int, *ends: End) -> list[Claimed]:
         """What one exchange gives; none of its ends may be stale."""

@@ -38,15 +38,39 @@ async def an_idle_member_is_told_of_work(trial: Trial) -> None:
     await member.claim(0)
     worker = await trial.member(lanes)
     await other.put("b", "b1")
-    running = await worker.claim_one()
-    await _idle(member)
-    await worker.claim(0, done(running, "backoff", delay=0.1))
-    await _woken(trial, member, ["b1"], "after a back-off")
+    running = await member.claim_one()
+    await _idle(worker)
+    await member.claim(0, done(running, "backoff", delay=0.1))
+    await _woken(trial, worker, ["b1"], "after a back-off")
     await member.broker.set_paused("b", paused=True)
     await other.put("b", "b2")
-    await _idle(member)
+    await _idle(worker)
     await other.broker.set_paused("b", paused=False)
-    await _woken(trial, member, ["b2"], "after a resume")
+    await _woken(trial, worker, ["b2"], "after a resume")
+
+
+async def an_idle_member_gets_what_a_claim_gives(trial: Trial) -> None:
+    """Whether it is told of work or given it: in order, within the limits, no more than it asked for, nothing late."""
+    lanes = {"a": LaneConfig(1, 2), "b": LaneConfig(1, 9, priority=5), "c": LaneConfig(1, 9, priority=9)}
+    member, other = await trial.member(lanes), await trial.member(lanes, work=False)
+    equal(await member.claim_ids(3), [], "claims of a member that is to be idle")
+    await other.put("a", "a1", "a2", "a3")
+    first, second = await member.claim_all(2)
+    equal([first.id, second.id], ["a1", "a2"], "what a lane of two slots gave to an idle member")
+    equal(await member.claim_ids(1), [], "claims of a lane whose slots are taken")
+    await other.put("b", "b1", "b2", "b3")
+    await trial.pass_time(MOMENT)
+    equal([one.id for one in member.ear.claimed][1:], [], "what a member was given beyond the one that it asked for")
+    equal([one.id for one in await member.claim_all(3, each=1)], ["b1", "b2", "b3"], "claims of another lane")
+    await member.broker.set_paused("b", paused=True)
+    await other.put("b", "b4", deadline=0.05)
+    await _idle(member)
+    await trial.pass_time(0.1)
+    await other.put("c", "c1")
+    await member.broker.set_paused("b", paused=False)
+    equal([one.id for one in await member.claim_all(1)], ["c1"], "claims beside what is paused, and then late")
+    equal(await member.claim_ids(9), [], "claims of what is late")
+    equal([one.id for one in await member.claim(1, done(first))], ["a3"], "the claim of a slot")
 
 
 async def an_idle_member_is_told_of_a_slot(trial: Trial) -> None:
@@ -106,7 +130,7 @@ async def an_idle_member_takes_over(trial: Trial) -> None:
 
     async def claim() -> bool:
         for member in members:
-            if member.ear.work:
+            if member.ear.work or member.ear.claimed:
                 member.ear.work = 0
                 got.extend(await member.claim_ids(2))
         return len(got) == 6
@@ -178,7 +202,7 @@ async def an_idle_member_stays_idle(trial: Trial) -> None:
 
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
-    an_idle_member_is_told_of_work, an_idle_member_is_told_of_a_slot, who_steps_back_lets_others_go_first,
-    an_idle_member_takes_over, an_idle_member_stays_idle, one_member_leads, members_are_shown,
-    a_closed_member_does_nothing,
+    an_idle_member_is_told_of_work, an_idle_member_gets_what_a_claim_gives, an_idle_member_is_told_of_a_slot,
+    who_steps_back_lets_others_go_first, an_idle_member_takes_over, an_idle_member_stays_idle, one_member_leads,
+    members_are_shown, a_closed_member_does_nothing,
 )  # fmt: skip

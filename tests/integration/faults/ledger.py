@@ -4,7 +4,8 @@ Every process appends lines to one file, each with one `write`, so that they out
 CLOCK_MONOTONIC, which all processes of a machine share. What is noted:
 
 - `ask`, `ack`, `result`: a producer is about to submit, has an acknowledgement, has a result;
-- `claim`: a worker was given a command (`asked` is when it asked for it);
+- `claim`: a worker was given a command (`asked` is when it asked for it; where it was pushed, when it became idle, or
+  before);
 - `start`, `end`: an attempt's first and last step;
 - `told`: a worker is about to tell the broker of ends (`ids`);
 - `lost`, `stale`: a worker heard that a lease is gone, or that an end of its was refused;

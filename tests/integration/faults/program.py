@@ -34,7 +34,8 @@ from tests.integration.faults.rules import KEYS, MOST, PARTS, RETRY_SECONDS, RUL
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from lane_obs.distributed.record import End, Progress, Turn
+    from lane_obs.distributed.port import Listener
+    from lane_obs.distributed.record import Claimed, End, Progress, Turn
     from lane_obs.events import LaneEvent
 
 MANY = 1_000_000
@@ -58,17 +59,33 @@ class SkewedClock(SystemClock):
 class NotingBroker(RedisBroker):
     """Writes down what it is given and what it tells."""
 
+    asked = 0.0
+
+    async def open(self, *policies: Any, listener: Listener, **options: Any) -> None:
+        on_claimed = listener.on_claimed
+
+        def noted(claimed: Sequence[Claimed]) -> None:
+            self._note(claimed, self.asked)  # it is idle since then
+            on_claimed(claimed)
+
+        listener.on_claimed = noted  # type: ignore[method-assign]
+        await super().open(*policies, listener=listener, **options)
+
     async def turn(self, ends: Sequence[End], want: int, progress: Sequence[Progress] = ()) -> Turn:
-        asked = time.monotonic()
+        before, self.asked = self.asked, time.monotonic()
         if ends:
             ledger.note("told", ids=[end.id for end in ends], states=[end.state for end in ends])
         turn = await super().turn(ends, want, progress)
-        for claim in turn.claimed:
+        self._note(turn.claimed, before)  # some of it may have been pushed before
+        return turn
+
+    @staticmethod
+    def _note(claimed: Sequence[Claimed], asked: float) -> None:
+        for claim in claimed:
             ledger.note(
                 "claim", id=claim.id, lane=claim.lane, token=claim.token, attempt=claim.attempt, asked=asked,
                 age=claim.age, deaths=claim.deaths,
             )  # fmt: skip
-        return turn
 
 
 class Notes:

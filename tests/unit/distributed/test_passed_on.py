@@ -99,7 +99,7 @@ def a_command(command_id: str, lane: str = "a", **fields: Any) -> NewCommand:
 
 
 KNOWN_ELSEWHERE = {
-    "command_type": a_command("c1", command_type="passed.unknown"),
+    "command_type": a_command("c1", command_type="passed.nowhere"),
     "arguments": a_command("c1", payload=b"[7, 8]"),
     "options": a_command("c1", options={"newer": 1}),
     "lane": a_command("c1", "b"),
@@ -224,7 +224,7 @@ async def test_what_is_passed_on_gives_back_its_slot_and_its_tokens(clock: Virtu
     broker = LocalBroker(clock=clock)
     old = Worker(broker, clock, lanes)
     async with working(clock, old):
-        await broker.submit([a_command("c1", command_type="passed.unknown")])
+        await broker.submit([a_command("c1", command_type="passed.nowhere")])
         await clock.advance(5)
         assert len(old.passed()) == 3
         handles = [await clock.run(old.manager.submit("a", note, number)) for number in range(2)]
@@ -237,7 +237,7 @@ async def test_a_partition_is_not_passed_by_what_comes_after_it(clock: VirtualCl
     broker = LocalBroker(clock=clock)
     old = Worker(broker, clock, lanes)
     async with working(clock, old):
-        body = encode_body(Body("passed.unknown", b"[7]"))
+        body = encode_body(Body("passed.nowhere", b"[7]"))
         await broker.submit([NewCommand("c1", "a", body, part="p")])
         await clock.advance(0.1)
         second = await clock.run(old.manager.submit("a", note, 2, partition_key="p"))
@@ -252,7 +252,7 @@ async def test_a_flood_of_the_unknown_leaves_room_for_the_known(clock: VirtualCl
     broker = LocalBroker(concurrency=4, clock=clock)
     old = Worker(broker, clock, OLD)
     async with working(clock, old):
-        await broker.submit([a_command(f"c{number}", command_type="passed.unknown") for number in range(500)])
+        await broker.submit([a_command(f"c{number}", command_type="passed.nowhere") for number in range(500)])
         handle = await clock.run(old.manager.submit("a", note, 1))
         began = clock.now()
         assert await clock.run(handle) == 1
@@ -265,7 +265,7 @@ async def test_a_cancelled_command_is_passed_on_no_more(clock: VirtualClock) -> 
     broker = LocalBroker(clock=clock)
     old = Worker(broker, clock, OLD)
     async with working(clock, old):
-        await broker.submit([a_command("c1", command_type="passed.unknown")])
+        await broker.submit([a_command("c1", command_type="passed.nowhere")])
         await clock.advance(0.1)
         assert await clock.run(old.manager.cluster.cancel("c1")) == "cancelled"
         await clock.advance(100)

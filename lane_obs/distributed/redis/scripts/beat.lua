@@ -1,7 +1,7 @@
 --@ core registered lane level ready final due wake
 -- Renews a member's lease, and does for all what is due. request: lease, ttl, looks, leads (whether it may).
 -- Answers whether it leads, what it runs that is to be cancelled, members whose commands are to be taken from them,
--- seconds until the next lease ends, facts.
+-- seconds until the next lease ends, facts, whether something was pushed to it that it has not taken up.
 call('ZADD', k_members, now + request.lease * 1000, me)
 local late = call('ZRANGE', k_members, '-inf', now, 'BYSCORE', 'LIMIT', 0, 10)
 local orphaned = call('ZRANGE', k_lost, '-inf', now - 1000000, 'BYSCORE', 'LIMIT', 0, 10)
@@ -39,4 +39,5 @@ for i = 1, #cancels, 2 do
 end
 local nexts = call('ZRANGE', k_members, 0, 1, 'WITHSCORES')
 local ends_at = nexts[1] ~= me and nexts[2] or nexts[4]
-return Q.answer_with({ leader == me, mine, orphaned, ends_at and (ends_at - now) / 1000000 or false, Q.facts }, Q.fact_bodies)
+return Q.answer_with({ leader == me, mine, orphaned, ends_at and (ends_at - now) / 1000000 or false, Q.facts,
+  call('HEXISTS', k_pushed, me) == 1 }, Q.fact_bodies)

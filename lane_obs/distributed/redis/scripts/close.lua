@@ -1,5 +1,6 @@
---@ core lane level ready final wake
+--@ core lane level ready final wake adopt
 -- A member leaves: what it holds is ready again. Answers whether there is more to give back.
+Q.adopt(me)
 local ids = call('HRANDFIELD', k_held, 500)
 if #ids > 0 then
   call('HDEL', k_held, unpack(ids))

@@ -27,6 +27,8 @@ Q.NOBODY, Q.LEVEL = '\0\0\0\0\0\0\0\0', 2147483648
 -- submitted, deadline, cost, origin, seq; part, key.
 Q.CHANGING, Q.FIXED = '<BBI4dc8I4I4dI4ddd', 'dddc8dHc0Hc0'
 Q.HEADER, Q.FIXED_AT = Q.CHANGING .. Q.FIXED, 67
+-- What is kept of what a member holds: token, lane, flags.
+Q.HOLD = '<dI4B'
 
 function Q.save_numbers()
   call('HSET', k_meta, 'n', spack(Q.META, Q.epoch, Q.seq, Q.token, Q.asked, Q.running, Q.held, Q.limit, Q.submitted, Q.returned, Q.evicted,

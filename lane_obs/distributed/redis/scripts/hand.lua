@@ -1,19 +1,18 @@
--- Hands claimed commands to the member. A row of the answer is id, lane and age; what is not as it nearly always is stands
+-- Hands claimed commands to a member. A row of the answer is id, lane and age; what is not as it nearly always is stands
 -- among the odd: the row's number, token, attempt, deaths, seconds delayed, backed off and to the deadline, and ran.
--- Of what a member holds is kept: token, lane, flags.
 Q.rows, Q.odd, Q.bodies = {}, {}, {}
-Q.HOLD = '<dI4B'
 local PLAIN, NONE = '\0\0', ('\0'):rep(24)
 local NEW = ssub(NONE, 1, 8)
 
-function Q.hand_out(first_token)
-  local taken, rows, n, ids = Q.taken, Q.rows, #Q.taken, {}
+-- Writes down who runs what was taken; gives what the member holds from now on, ids and holds one after another.
+function Q.hand_out(first_token, member)
+  local taken, rows, n, ids, before = Q.taken, Q.rows, #Q.taken, {}, #Q.bodies
   for i = 1, n do
     ids[i] = ssub(taken[i], 15)
   end
   local heads, changed, holds, begins = call('HMGET', k_heads, unpack(ids)), {}, {}, {}
-  Q.bodies = call('HMGET', k_bodies, unpack(ids))
-  local first = me .. spack('<I4I4d', 1, 0, now)
+  local bodies = call('HMGET', k_bodies, unpack(ids))
+  local first = member .. spack('<I4I4d', 1, 0, now)
   for i = 1, n do
     local raw, id, number, flags = heads[i], ids[i], first_token + i, 0
     local code, submitted = sunpack('>I4', taken[i]), sunpack('<d', raw, Q.FIXED_AT)
@@ -26,16 +25,17 @@ function Q.hand_out(first_token)
       end
       changed[2 * i] = begin .. spack('<d', number) .. first .. ssub(raw, 39)
     else
-      flags, changed[2 * i] = Q.start(i, id, raw, number)
+      flags, changed[2 * i] = Q.start(before + i, id, raw, number, member)
     end
     changed[2 * i - 1], holds[2 * i - 1] = id, id
     holds[2 * i] = spack(Q.HOLD, number, code, flags)
-    local at = 3 * i
+    local at = 3 * (before + i)
     rows[at - 2], rows[at - 1], rows[at] = id, code, (now - submitted) / 1000000
+    Q.bodies[before + i] = bodies[i]
   end
   Q.take_out_of_line()
   call('HSET', k_heads, unpack(changed))
-  call('HSET', k_held, unpack(holds))
+  return holds
 end
 
 -- What was taken from a lane is one run from its head: one search takes it out, where it is long enough.
@@ -64,12 +64,12 @@ function Q.add_odd(i, c)
 end
 
 -- The start of a command that is not new, or has flags: its flags and its header from now on.
-function Q.start(i, id, raw, number)
+function Q.start(i, id, raw, number, member)
   local c = Q.to_command(id, raw)
   if c.flags ~= 0 then
     Q.start_flagged(Q.lanes[c.lane], c)
   end
-  c.state, c.token, c.holder, c.attempt, c.since = Q.RUNNING, number, me, c.attempt + 1, now
+  c.state, c.token, c.holder, c.attempt, c.since = Q.RUNNING, number, member, c.attempt + 1, now
   Q.add_odd(i, c)
   return c.flags, Q.to_header(c)
 end

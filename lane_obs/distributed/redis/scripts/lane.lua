@@ -59,6 +59,11 @@ end
 
 Q.SETS = { k_own, k_open }
 
+-- Whether a lane in this place may start something.
+function Q.may_start(at)
+  return (at == Q.OWN and (Q.limit < 0 or Q.running < Q.limit)) or (at == Q.OPEN and Q.held < Q.limit)
+end
+
 -- Writes all lanes that were touched; tells whether one of them may start something.
 function Q.save_lanes()
   local state, out, into, may = {}, { {}, {} }, { {}, {} }, false
@@ -77,9 +82,7 @@ function Q.save_lanes()
       end
       l.was, l.was_level, l.was_turn = at, l.level, turn
     end
-    if (at == Q.OWN and (Q.limit < 0 or Q.running < Q.limit)) or (at == Q.OPEN and Q.held < Q.limit) then
-      may = true
-    end
+    may = may or Q.may_start(at)
     state[#state + 1] = l.prefix
     state[#state + 1] = spack(Q.LANE, l.ready, l.delayed, l.backoff, l.running, l.held, l.dead, l.paused, l.gated,
       l.priority, l.min, l.max, l.most, l.flags, l.level, l.served, l.asked, at)

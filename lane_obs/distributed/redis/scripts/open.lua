@@ -1,6 +1,6 @@
 --@ create core lane level ready final wake declare
 -- Joins the queue. request: version, epoch, looks, lanes, limit (-1: none), letters, lease, info, works.
--- Answers the epoch and the codes of all lanes by name.
+-- Answers the epoch, the codes of all lanes by name, and the last token.
 if not request.looks then
   for i = 1, #request.lanes do
     Q.declare(request.lanes[i])
@@ -18,4 +18,4 @@ if not request.looks then
   Q.fresh = 1
   Q.save_all()
 end
-return { mpack({ Q.epoch, call('HGETALL', k_names) }) }
+return { mpack({ Q.epoch, call('HGETALL', k_names), Q.token }) }

@@ -1,4 +1,5 @@
---@ core registered lane level ready final wake
+--@ core registered lane level ready final wake give
+--@late due limit start claim hand push
 -- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
 -- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
@@ -40,6 +41,14 @@ local function is_known(i, id)
   return false
 end
 
+-- A server without memory refuses the first write of a script or none: bodies are written before anything else is.
+local function save_bodies()
+  if #new_bodies > 0 then
+    call('HSET', k_bodies, unpack(new_bodies))
+    new_bodies = {}
+  end
+end
+
 -- Makes room in a full lane, or refuses; true where the command may come in.
 local function has_room(i, l, id)
   if l.most < 0 or l.ready + l.delayed + l.backoff < l.most then
@@ -47,11 +56,8 @@ local function has_room(i, l, id)
   end
   local policy = Q.policy_of(l)
   if policy.overflow == 'drop_oldest' then
+    save_bodies()
     Q.save_waiting()
-    if #new_bodies > 0 then
-      call('HSET', k_bodies, unpack(new_bodies))
-      new_bodies = {}
-    end
     while l.ready + l.delayed + l.backoff >= l.most do -- more than once where retries came back above the bound
       local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
       if not oldest[1] then
@@ -109,6 +115,75 @@ local function was_there(i, id, raw)
   return request.again[i] and call('HEXISTS', k_results, id) == 1
 end
 
+-- Whether a lane of this run may start something.
+local function may_start()
+  for i = 1, #Q.touched do
+    if Q.may_start(Q.place(Q.touched[i])) then
+      return true
+    end
+  end
+  return false
+end
+
+-- An idle member that hears what it is told, and how many it takes.
+local function idle_one()
+  while true do
+    local one = call('ZPOPMAX', k_idle)
+    if #one == 0 or call('PUBSUB', 'NUMSUB', Q.inbox .. one[1])[2] > 0 then
+      return one[1], tonumber(one[2])
+    end
+  end
+end
+
+-- Whether nothing but these commands could be claimed now: plain ones of one lane that had none and has slots for all.
+local function is_all(n)
+  local l = templates[1][1]
+  return #templates == 1 and #request.ids == n and #Q.new_ready == 2 * n and l.ready == n and l.was == 0 and Q.limit < 0
+    and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and now < Q.due_at and now < Q.rise_at
+    and call('ZCARD', k_own) == 0
+end
+
+-- What claim.lua and hand.lua would come to, without putting the commands in line first.
+local function start_all(member, n)
+  local l, rows, holds, bodies, first_token = templates[1][1], {}, {}, {}, Q.token
+  local begin, rest = spack('<BBI4', Q.RUNNING, 0, l.code), member .. spack('<I4I4d', 1, 0, now)
+  for i = 1, n do
+    local id, number = Q.new_heads[2 * i - 1], first_token + i
+    Q.new_heads[2 * i] = begin .. spack('<d', number) .. rest .. ssub(Q.new_heads[2 * i], 39)
+    holds[2 * i - 1], holds[2 * i] = id, spack(Q.HOLD, number, l.code, 0)
+    rows[3 * i - 2], rows[3 * i - 1], rows[3 * i], bodies[i] = id, l.code, 0, ARGV[3 + i]
+    Q.lane_started(l)
+  end
+  Q.new_ready = {}
+  Q.token, Q.asked = Q.token + n, Q.asked + 1
+  l.ready, l.served, l.asked = 0, Q.token, Q.asked
+  Q.give(member, first_token, holds, rows, {}, bodies)
+end
+
+-- Gives new work to an idle member, or wakes it; tells for how many commands there is somebody now.
+local function give_out()
+  local member, missing = idle_one()
+  if not member then
+    return Q.fresh -- nobody is idle
+  end
+  local most, given = math.floor(missing), 0
+  if missing > most then
+    if Q.fresh <= most and is_all(Q.fresh) then
+      given = Q.fresh
+      start_all(member, given)
+    else
+      Q.save_waiting()
+      Q.late()
+      given = Q.push(member, most)
+    end
+  end
+  if given > 0 then
+    return given
+  end
+  Q.send(member, { 'w' }, '')
+  return most
+end
+
 local ids, which = request.ids, request.which
 for i = 1, #request.lanes do
   local code = tonumber(call('HGET', k_names, request.lanes[i]) or -1)
@@ -149,14 +224,16 @@ for i = 1, #ids do
     end
   end
 end
-Q.save_waiting()
-if #new_bodies > 0 then
-  call('HSET', k_bodies, unpack(new_bodies))
+save_bodies()
+local given = 0
+if Q.fresh > 0 and #ids <= Q.MOST_GIVEN and may_start() then
+  given = give_out()
 end
+Q.save_waiting()
 Q.save_ends()
 Q.relevel_all()
-if Q.save_lanes() and Q.fresh > 0 then
-  Q.wake(Q.fresh)
+if Q.save_lanes() and Q.fresh > given then
+  Q.wake(Q.fresh - given)
 end
 if Q.earliest then
   Q.wake_keeper(Q.earliest)

@@ -1,4 +1,4 @@
---@ core lane level ready final wake
+--@ core lane level ready final wake adopt
 -- Takes commands from a member whose lease is lost; the key of what it holds is that member's.
 -- request: member, ttl. Answers whether there is more, and facts.
 local lost = request.member
@@ -7,6 +7,7 @@ if not call('ZSCORE', k_lost, lost) then
 end
 local info = call('HGET', k_info, lost)
 local name = info and munpack(info)[1] or lost
+Q.adopt(lost)
 local ids = call('HRANDFIELD', k_held, 100)
 if #ids > 0 then
   call('HDEL', k_held, unpack(ids))

@@ -1,7 +1,12 @@
---@ core registered lane level ready final due wake limit start claim hand
+--@ core registered lane level ready final due wake limit start claim hand adopt
 -- One exchange of a member: ends and progress come in, claimed commands and facts go out.
--- request: turn, want, ttl, ids, tokens, states, delays, costs, letters (by index, the byte string's number), progress.
+-- request: turn, want, ttl, ids, tokens, states, delays, costs, letters (by index, the byte string's number), progress; pushed:
+-- the first token of the last push that has come to it (0: none did; -1: it takes none).
 local is_again, stale, left_idle, over = false, {}, false, 0
+local function keep_row(i, c)
+  Q.add_row(i, c)
+  Q.bodies[i] = call('HGET', k_bodies, c.id)
+end
 
 -- The same turn once more, since its answer was lost: its ends are in, and what it claimed is handed out again.
 local function answer_again(record)
@@ -9,7 +14,8 @@ local function answer_again(record)
   local ids, again = call('HKEYS', k_held), {}
   for i = 1, #ids do
     local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
-    if c.token > last.token and c.token <= last.token + last.count then
+    local is_missed = c.token >= last.missed and c.token < last.missed + last.missed_count
+    if is_missed or (c.token > last.token and c.token <= last.token + last.count) then
       again[#again + 1] = c
     end
   end
@@ -17,10 +23,18 @@ local function answer_again(record)
     return one.token < other.token
   end)
   for i = 1, #again do
-    Q.add_row(i, again[i])
-    Q.bodies[i] = call('HGET', k_bodies, again[i].id)
+    keep_row(i, again[i])
   end
-  return last.stale, last.facts, last.fact_bodies
+  return last
+end
+
+-- What was pushed to this member and has not come there goes with the answer; gives how many these are.
+local function answer_missed(pushed)
+  for i = 1, pushed.count do
+    local id = pushed.holds[2 * i - 1]
+    keep_row(i, Q.to_command(id, call('HGET', k_heads, id)))
+  end
+  return pushed.count
 end
 
 local function end_flagged(l, c, state, delay)
@@ -128,7 +142,7 @@ local function rest(missing)
     end
     return nil
   end
-  call('ZADD', k_idle, missing, me)
+  call('ZADD', k_idle, request.pushed >= 0 and missing + 0.5 or missing, me)
   if Q.keeper ~= me and Q.is_timed() then
     return nil
   end
@@ -141,9 +155,10 @@ if again then
   is_again = munpack(again).turn == request.turn
 end
 if is_again then
-  local refused, told, told_bodies = answer_again(again)
+  local last = answer_again(again)
+  local told_bodies = last.fact_bodies
   local at = Q.keeper == me and Q.due_at < Q.NEVER and Q.due_at
-  local answer = { mpack({ refused, Q.rows, Q.odd, 0, told, at and (at - now) / 1000000 or false }) }
+  local answer = { mpack({ last.stale, Q.rows, Q.odd, 0, last.facts, at and (at - now) / 1000000 or false, last.missed_count }) }
   for i = 1, #Q.bodies do
     answer[#answer + 1] = Q.bodies[i]
   end
@@ -153,6 +168,7 @@ if is_again then
   return answer
 end
 
+local pushed, missed = Q.adopt(me), 0
 if #request.progress > 0 then
   take_progress()
 end
@@ -161,11 +177,14 @@ if #request.ids > 0 then
 end
 Q.pass_due()
 Q.save_waiting()
-local first_token = Q.token
-if request.want > 0 then
-  Q.claim(request.want)
+if pushed and pushed.token ~= request.pushed then
+  missed = answer_missed(pushed)
+end
+local first_token, want = Q.token, math.max(request.want - missed, 0)
+if want > 0 then
+  Q.claim(want)
   if #Q.taken > 0 then
-    Q.hand_out(first_token)
+    call('HSET', k_held, unpack(Q.hand_out(first_token, me)))
   end
 end
 Q.save_ends()
@@ -173,11 +192,11 @@ Q.relevel_all()
 if Q.gates then
   Q.save_limits()
 end
-local may = Q.save_lanes() or (#Q.taken == request.want and Q.next_lane() ~= nil)
+local may = Q.save_lanes() or (#Q.taken == want and Q.next_lane() ~= nil)
 if Q.was_due or Q.was_rising then
   Q.look_ahead()
 end
-local due = rest(request.want - #Q.taken)
+local due = rest(want - #Q.taken)
 if may or (left_idle and Q.due_at < Q.NEVER) then
   Q.wake(1)
 end
@@ -190,8 +209,8 @@ if #Q.taken ~= over then
 end
 Q.save_numbers()
 call('HSET', k_turns, me, mpack({ turn = request.turn, token = first_token, count = #Q.taken, stale = stale, facts = Q.facts,
-  fact_bodies = Q.fact_bodies }))
-local answer = { mpack({ stale, Q.rows, Q.odd, first_token, Q.facts, due and (due - now) / 1000000 or false }) }
+  fact_bodies = Q.fact_bodies, missed = pushed and pushed.token or 0, missed_count = missed }))
+local answer = { mpack({ stale, Q.rows, Q.odd, first_token - missed, Q.facts, due and (due - now) / 1000000 or false, missed }) }
 for i = 1, #Q.bodies do
   answer[#answer + 1] = Q.bodies[i]
 end

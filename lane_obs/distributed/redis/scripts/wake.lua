@@ -1,4 +1,4 @@
--- Idle members, by how many commands they still take.
+-- Idle members, by how many commands they still take, and a half where they take them unasked.
 function Q.wake(n)
   while n > 0 do
     local one = call('ZPOPMAX', k_idle)
@@ -6,7 +6,7 @@ function Q.wake(n)
       return
     end
     if Q.send(one[1], { 'w' }, '') > 0 then
-      n = n - one[2]
+      n = n - math.floor(one[2])
     end
   end
 end

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from dashboards.board import Row
 from dashboards.panels import COUNT, PER_SECOND, SECONDS, Query, Words, fact, graph, quantiles, watch
-from dashboards.promql import fastest, highest, pick, rate
+from dashboards.promql import fastest, highest, pick, process, rate
 from lane_obs.metrics import catalogue as c
+from lane_obs.metrics.supervised import WORKER_RESTARTS, WORKER_SCRAPE_FAILURES, WORKER_UP
 
 if TYPE_CHECKING:
     from dashboards.levels import Levels
@@ -182,3 +183,32 @@ def link(rules: Levels) -> Row:
         ),
     ]
     return Row("Broker", panels)
+
+
+def supervised() -> Row:
+    """Of the dashboard of a process: those that `lane-obs worker` keeps running."""
+    none = "No lane-obs worker"
+    panels = [
+        graph(
+            Words("Processes up", "1 for each process of a worker that has its queue started, else 0."),
+            Query(process(WORKER_UP.name), "{{instance}} {{process}}"),
+            unit=COUNT,
+            none=none,
+        ),
+        graph(
+            Words("Processes replaced", "Processes that died or were rolled and got a successor, by the second."),
+            Query(process(WORKER_RESTARTS.name, "rate"), "{{instance}} {{process}} {{reason}}"),
+            unit=PER_SECOND,
+            none=none,
+        ),
+        graph(
+            Words(
+                "Processes without an answer",
+                "Scrapes to which a process gave no answer, by the second: its gauges are missing in those.",
+            ),
+            Query(process(WORKER_SCRAPE_FAILURES.name, "rate"), "{{instance}} {{process}}"),
+            unit=PER_SECOND,
+            none=none,
+        ),
+    ]
+    return Row("Worker", panels)

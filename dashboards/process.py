@@ -34,6 +34,7 @@ def text(rules: Levels) -> str:
     """The dashboard as JSON, with the levels of these rules."""
     about = "One process, or several: event loop, scheduler, CPU and memory, and the telemetry's own cost and losses."
     rows = [_now(rules), _loop(rules), _machine(), _sinks(rules), _monitor(), _storage(rules), cluster.link(rules)]
+    rows.append(cluster.supervised())
     return render(PROCESS, "lane_obs / Process", about, "30s", rows)
 
 

@@ -82,7 +82,7 @@ def of_process(expression: str) -> str:
 
 
 def process(name: str, function: str = "") -> str:
-    """A metric that `prometheus_client` gives of its own process; `function` is `rate` for a counter."""
+    """A metric of a process that has no label `queue`; `function` is `rate` for a counter."""
     series = f"{name}{{{PROCESS}}}"
     return of_process(f"{function}({series}[$__rate_interval])" if function else series)
 

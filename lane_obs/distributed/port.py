@@ -186,7 +186,12 @@ class Broker(Protocol):
         ...
 
     async def requeue(self, ids: Sequence[str]) -> list[str]:
-        """Makes dead letters commands again, with no attempt and no deadline; returns the ids of those there were."""
+        """Makes dead letters commands again, with no attempt and no deadline.
+
+        Returns:
+            The ids of those that are commands again. A letter whose lane is forgotten stays one until the lane is named
+            again, and so does one whose id a live command has.
+        """
         ...
 
     async def remove_letters(self, ids: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,32 @@ def decode_value(work: Any, payload: bytes) -> Any:
     return _value_decoder(type(work).execute if isinstance(work, Command) else work).decode(payload)
 
 
+def to_json(value: Any) -> bytes:
+    """A value as JSON; whatever the encoding of the user's own types raises goes through.
+
+    Raises:
+        ValueError: it has a number that is none in JSON, of which msgspec makes null: NaN, or an infinity.
+        MsgspecError, TypeError, RecursionError: it is no JSON.
+    """
+    data = _encoder.encode(value)
+    if b"null" in data and (odd := _number_that_is_none(msgspec.to_builtins(value))) is not None:
+        raise ValueError(f"{odd} is no number in JSON")
+    return data
+
+
+def _number_that_is_none(plain: Any) -> float | None:
+    left = [plain]
+    while left:
+        part = left.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return part
+        if isinstance(part, dict):
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
+    return None
+
+
 class _Arguments:
     """Rebuilds the arguments of one function.
 
@@ -121,7 +148,7 @@ def _checked(name: str, value: Any, find: Callable[..., msgspec.json.Decoder[Any
         InvalidCommand: it would not.
     """
     try:
-        payload = _encoder.encode(value)
+        payload = to_json(value)
         find(*kind).decode(payload)
     except InvalidCommand:
         raise
@@ -136,7 +163,7 @@ def _where(value: Any, error: Exception) -> str:
     if isinstance(value, tuple):
         for number, part in enumerate(value):
             try:
-                _encoder.encode(part)
+                to_json(part)
             except Exception as cause:
                 return f"[{number}] {type(part).__name__}: {error_text(cause)}"
     return f": {error_text(error)}"

@@ -44,6 +44,7 @@ from tests.integration.services.process import free_port, poll
 from tests.integration.services.prometheus import Prometheus
 from tests.integration.shared_shop import BACK, FRONT, SharedShop
 from tests.integration.shared_shop import LANES as SHARED
+from tests.integration.supervised_processes import Supervised
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -287,6 +288,7 @@ def console(prometheus: Prometheus) -> str:
 
 async def run_shop(prometheus: Prometheus, port: int, folder: Path) -> tuple[float, float, str]:
     shown = registry()
+    shown.register(Supervised())
     shared = SharedShop(shown)
     async with shop(port, folder, shown) as (manager, memory), contextlib.aclosing(shared):
         await shared.start()

@@ -22,6 +22,7 @@ from lane_obs.alerts import MEASURES, load_alerts
 from lane_obs.alerts.expression import duration
 from lane_obs.demo.settings import SETTINGS
 from lane_obs.metrics import CATALOGUE, catalogue
+from lane_obs.metrics.supervised import SUPERVISED
 from lane_obs.monitor import MonitorConfig
 from tests.integration.services import grafana as viewed
 
@@ -50,8 +51,12 @@ FOREIGN = {
         ],
         "prometheus_client gives it of its own process",
     ),
+    **dict.fromkeys([metric.name for metric in SUPERVISED], "a supervisor of processes gives it, beside their metrics"),
 }  # fmt: skip
 """Metrics that are not of the catalogue, each with whose it is."""
+
+WHOLE = ("rate(p", "process_", "rate(python", "lane_worker_", "rate(lane_worker_")
+"""How expressions begin that keep all labels of foreign metrics."""
 
 LEFT_OUT: dict[str, str] = {}
 """Metrics of the catalogue that are on no dashboard, each with the reason."""
@@ -344,7 +349,7 @@ def test_a_legend_names_only_labels_that_the_query_keeps(board: Any) -> None:
                 kept = re.findall(r"by \(([^)]*)\)", target["expr"])
                 by = {name.strip() for names in kept for name in names.split(",")}
                 # What prometheus_client gives of a process is shown as it is.
-                assert label in by or target["expr"].startswith(("rate(p", "process_", "rate(python")), target["expr"]
+                assert label in by or target["expr"].startswith(WHOLE), target["expr"]
 
 
 @of_each_board

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs.errors import InvalidCommand, error_text
+from lane_obs.runtime.codec import to_json
 
 if TYPE_CHECKING:
     from lane_obs.events import WaitByCause
 
 _MAX_TRACEBACK: Final = 8_000
 _encode: Final = msgspec.msgpack.Encoder().encode
-_json: Final = msgspec.json.Encoder()
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -94,7 +94,7 @@ def encode_value(value: Any, attempt: int, wait: WaitByCause, run: float, larges
     A value that is no JSON, or larger than `largest` bytes, does not travel: whoever waits is told so.
     """
     try:
-        sent = _json.encode(value)
+        sent = to_json(value)
         text = "" if len(sent) <= largest else f"its result has {len(sent)} bytes as JSON; at most {largest} are kept"
     except Exception as error:  # a value may be anything, and its encoding may run the user's code
         sent, text = b"", f"its result cannot be sent: {type(value).__name__}: {error_text(error)}"

@@ -143,7 +143,7 @@ class Cluster:
         return [shown_letter(letter) for letter in await self._broker.letters(lane=lane, limit=limit, after=after)]
 
     async def requeue(self, ids: Sequence[str]) -> list[str]:
-        """Makes dead letters commands again; returns the ids of those there were."""
+        """Makes dead letters commands again; returns the ids of those that are: not of a lane that was removed."""
         return await self._broker.requeue(_checked_ids(ids))
 
     async def remove_letters(self, ids: Sequence[str] | None = None) -> int:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from lane_obs.core.leave import leave
 from lane_obs.core.state import State
 from lane_obs.distributed.record import End, Progress
 from lane_obs.errors import InvalidCommand, error_text
 from lane_obs.runtime.brokered.body import encode_error, encode_value
+from lane_obs.runtime.codec import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -116,7 +115,7 @@ class BrokerJournal:
             InvalidCommand: it is no JSON.
         """
         try:
-            return msgspec.json.encode(progress)
+            return to_json(progress)
         except Exception as error:  # encoding a value may run the user's code
             raise InvalidCommand(f"progress {type(progress).__name__} cannot be sent: {error_text(error)}") from error
 

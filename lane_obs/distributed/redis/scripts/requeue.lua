@@ -1,10 +1,15 @@
 --@ core lane level ready final wake
--- Makes dead letters commands again. Answers the ids of those there were.
-local done = {}
+-- Makes dead letters commands again. Answers the ids of those there were, in lanes that are not forgotten.
+local done, forgotten = {}, {}
+local codes = call('HVALS', k_names)
+for i = 1, #codes do
+  forgotten[-tonumber(codes[i])] = true
+end
 for i = 1, #request.ids do
   local id = request.ids[i]
   local record = call('HGET', k_letters, id)
-  if record and call('HEXISTS', k_heads, id) == 0 then
+  local code = record and munpack(ssub(record, 5, 4 + sunpack('>I4', record)))[1]
+  if record and not forgotten[code] and call('HEXISTS', k_heads, id) == 0 then
     local head, body, l = Q.remove_letter(id, record)
     Q.seq = Q.seq + 1
     Q.submitted = Q.submitted + 1

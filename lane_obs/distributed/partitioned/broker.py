@@ -56,11 +56,13 @@ class PartitionedBroker(Questions):
             part.pushes = False  # type: ignore[attr-defined]  # it does not know what the others give
         if clock is not None:
             check_clock(clock)
+        self.max_body = min(part.max_body for part in self._parts)
+        self.max_result = min(part.max_result for part in self._parts)
         self.member = ""
         self.partitions = len(self._parts)
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None
-        self._told: BrokerHealth | None = None
+        self._told = BrokerHealth(ready=False)
         self._shares: list[Share] = []
         self._note: PartitionNote | None = None
 
@@ -92,16 +94,6 @@ class PartitionedBroker(Questions):
     def concurrency(self, value: int) -> None:
         for part in self._parts:
             part.concurrency = value
-
-    @property
-    def max_body(self) -> int:
-        """The largest body, in bytes."""
-        return min(part.max_body for part in self._parts)
-
-    @property
-    def max_result(self) -> int:
-        """The largest result, in bytes."""
-        return min(part.max_result for part in self._parts)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -142,12 +134,12 @@ class PartitionedBroker(Questions):
             await self.close()
             raise
         self.member = self._parts[0].member
-        self._told = self.health()
         self._overview.look()
+        asyncio.get_running_loop().call_soon(self._tell_state)
 
     def _get_ready(self, listener: Listener) -> list[Ear]:
         clock = self._clock
-        self._listener, self._told = listener, None
+        self._listener, self._told = listener, BrokerHealth(ready=True)
         branches = [
             Branch(number, self.partitions, part, clock, lambda: self._exchange.on_change())
             for number, part in enumerate(self._parts)
@@ -170,10 +162,15 @@ class PartitionedBroker(Questions):
                 listener.on_room(lane)
             self._exchange.on_work(branch)
         self._overview.look()
+        self._tell_state()
+
+    def _tell_state(self) -> None:
+        """Tells how the whole is, where that is not what was told."""
         health, told = self.health(), self._told
         self._told = health
-        if told is None or (health.ready, health.error, health.leads) != (told.ready, told.error, told.leads):
-            listener.on_state(health)
+        is_new = (health.ready, health.error, health.leads) != (told.ready, told.error, told.leads)
+        if is_new and self._listener is not None:
+            self._listener.on_state(health)
 
     async def close(self) -> None:
         """Leaves all partitions; see `Broker.close`."""

@@ -83,16 +83,18 @@ class PartitionNote:
         """
         found = await self._ask("" if looks else str(count))
         if found not in {None, count}:
-            key = Keys(self._queue).of(load("partitions").keys, "")[0]
             text = f"queue {self._queue!r} has {found} partitions, and this process asks for {count}"
-            raise BrokerMismatch(f"{text}; give {found}, or empty the queue and delete the key {key!r}")
+            raise BrokerMismatch(f"{text}; give {found}, or empty the queue and delete the key {self._keys()[0]!r}")
 
     async def _ask(self, count: str) -> int | None:
-        program = load("partitions")
+        program, keys = load("partitions"), self._keys()
         link = Link(self._url, timeout=self._timeout)
         await link.connect()
         try:
-            found = await link.run(program.script, Keys(self._queue).of(program.keys, ""), [count], wait=self._timeout)
+            found = await link.run(program.script, keys, [count], wait=self._timeout)
         finally:
             await link.close()
         return None if found is None else int(found)
+
+    def _keys(self) -> tuple[str, ...]:
+        return Keys(self._queue).of(load("partitions").keys, "nobody")

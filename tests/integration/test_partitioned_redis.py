@@ -160,7 +160,7 @@ async def test_one_server_of_three_goes_away_and_comes_back(start_server: Callab
         ]
         assert sorted(await asyncio.gather(*handles)) == sorted(n for n in range(5) for _ in CUSTOMERS)
         waiting = [await shop.submit("api", parted, name, 5, partition_key=name, delay=2) for name in far]
-        servers[2].kill()
+        await asyncio.to_thread(servers[2].kill)
         late = [await shop.submit("api", parted, name, 5, partition_key=name) for name in near]
         assert [await handle for handle in late] == [5] * len(near)
         assert "partition 2" in worker.broker.health().error
@@ -170,7 +170,7 @@ async def test_one_server_of_three_goes_away_and_comes_back(start_server: Callab
             *(shop.submit("api", parted, name, 6, partition_key=name) for name in near), return_exceptions=True
         )
         assert [await handle for handle in mixed] == [6] * len(near)
-        servers[2].__enter__()
+        await asyncio.to_thread(servers[2].start)
         assert [await handle for handle in waiting] == [5] * len(far)
         await until(lambda: worker.broker.health().ready, "the link works again")
         assert await (await shop.submit("api", parted, far[0], 7, partition_key=far[0])) == 7

@@ -78,13 +78,16 @@ class Branch:
         since = self._down_since
         return since is not None and self._clock.now() - since > _PATIENCE
 
-    def note_state(self) -> None:
-        """Its link has broken or works again."""
-        if self.broker.health().ready:
+    def note_state(self) -> bool:
+        """Its link has broken or works again; tells whether it was broken and works again."""
+        was_down = self._down_since is not None
+        is_up = self.broker.health().ready
+        if is_up:
             self._down_since = None
-        elif self._down_since is None:
+        elif not was_down:
             self._down_since = self._clock.now()
         self._on_change()
+        return is_up and was_down
 
     async def reach(self, call: Callable[[Broker], Coroutine[Any, Any, Any]]) -> Any:
         """Asks its broker something.

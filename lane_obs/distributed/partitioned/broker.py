@@ -135,7 +135,8 @@ class PartitionedBroker(Questions):
             raise
         self.member = self._parts[0].member
         self._overview.look()
-        asyncio.get_running_loop().call_soon(self._tell_state)
+        if self.health().leads:
+            asyncio.get_running_loop().call_soon(self._tell_state)
 
     def _get_ready(self, listener: Listener) -> list[Ear]:
         clock = self._clock
@@ -151,25 +152,25 @@ class PartitionedBroker(Questions):
         self._overview = Overview(branches, clock)
         return [Ear(branch, self._exchange, self._watching, listener, self._state_changed) for branch in branches]
 
-    def _state_changed(self, branch: Branch) -> None:
+    def _state_changed(self, branch: Branch, *, came_back: bool) -> None:
         """A partition's link has broken or works again, or it begins or ends to lead."""
         listener = self._listener
         if listener is None or not self.member:
             return
         if not branch.error:
             self._watching.renew(branch)
-            for lane in self._lanes:
-                listener.on_room(lane)
             self._exchange.on_work(branch)
         self._overview.look()
         self._tell_state()
+        if came_back:  # what it told of room meanwhile is lost
+            for lane in self._lanes:
+                listener.on_room(lane)
 
     def _tell_state(self) -> None:
-        """Tells how the whole is, where that is not what was told."""
+        """Tells how the whole is, unless it is as broken as it was said to be."""
         health, told = self.health(), self._told
         self._told = health
-        is_new = (health.ready, health.error, health.leads) != (told.ready, told.error, told.leads)
-        if is_new and self._listener is not None:
+        if self._listener is not None and (health.ready or health.error != told.error or health.leads != told.leads):
             self._listener.on_state(health)
 
     async def close(self) -> None:

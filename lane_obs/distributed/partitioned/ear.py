@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from lane_obs.distributed.record import FactKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+    from typing import Protocol
 
     from lane_obs.distributed.partitioned.branch import Branch
     from lane_obs.distributed.partitioned.exchange import Exchange
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from lane_obs.distributed.port import Listener
     from lane_obs.distributed.record import Claimed, Fact, Progress, Result
     from lane_obs.distributed.view import BrokerHealth
+
+    class OnState(Protocol):
+        def __call__(self, branch: Branch, *, came_back: bool) -> None: ...
+
 
 _OF_ALL: Final = {FactKind.PAUSED, FactKind.RESUMED}
 """What happens to all partitions at once, and is told of by the first."""
@@ -37,7 +42,7 @@ class Ear:
         exchange: Exchange,
         watching: Watching,
         listener: Listener,
-        on_state: Callable[[Branch], None],
+        on_state: OnState,
     ) -> None:
         self._branch = branch
         self._exchange = exchange
@@ -82,5 +87,4 @@ class Ear:
 
     def on_state(self, _health: BrokerHealth) -> None:
         """The link has broken or works again, or this member begins or ends to lead."""
-        self._branch.note_state()
-        self._on_state(self._branch)
+        self._on_state(self._branch, came_back=self._branch.note_state())

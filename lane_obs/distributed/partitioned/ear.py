@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from lane_obs.distributed.record import Claimed, Fact, Progress, Result
     from lane_obs.distributed.view import BrokerHealth
 
-    class OnState(Protocol):
-        def __call__(self, branch: Branch, *, came_back: bool) -> None: ...
+    class _OnState(Protocol):
+        def __call__(self, branch: Branch, *, came_back: bool) -> None:
+            """Is called with the partition, and whether its link was broken and works again."""
 
 
 _OF_ALL: Final = {FactKind.PAUSED, FactKind.RESUMED}
@@ -42,7 +43,7 @@ class Ear:
         exchange: Exchange,
         watching: Watching,
         listener: Listener,
-        on_state: OnState,
+        on_state: _OnState,
     ) -> None:
         self._branch = branch
         self._exchange = exchange

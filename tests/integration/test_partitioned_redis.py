@@ -15,6 +15,7 @@ from lane_obs.distributed.nobody import NOBODY
 from lane_obs.distributed.partitioned.route import number_of
 from lane_obs.errors import BrokerMismatch, BrokerUnavailable, ConfigError
 from lane_obs.testing import BROKER_CHECKS, check_broker
+from lane_obs.testing.broker.trial import Trial
 from tests.integration.servers.cluster import Cluster
 from tests.integration.test_redis_broker import LEASE, TTL, OnTrial
 from tests.unit.distributed import known_parts
@@ -177,3 +178,27 @@ async def test_one_server_of_three_goes_away_and_comes_back(start_server: Callab
     assert all(_ran[name] == list(range(7)) for name in near)
     assert all(_ran[name][:6] == list(range(6)) for name in far)
     assert {count for name in CUSTOMERS for count in Counter(_ran[name]).values()} == {1}
+
+
+async def test_a_member_that_is_full_has_another_called(server: Server) -> None:
+    """It was idle in a partition, was filled by another one, and is called by the first."""
+    near, far = ([name for name in (f"c{n}" for n in range(99)) if number_of(name, 2) == part] for part in range(2))
+    lanes = {"a": LaneConfig(0, 100)}
+
+    def make(queue: str) -> known_parts.OnTrial:
+        parts = [OnTrial(server.url, queue=f"{queue}.{n}", concurrency=2) for n in range(2)]
+        return known_parts.OnTrial(parts)
+
+    for _ in range(4):  # whichever of them is called first
+        trial = Trial(make, SystemClock(), lease=30.0, result_ttl=TTL)
+        full, free, shop = await trial.member(lanes), await trial.member(lanes), await trial.member(lanes, work=False)
+        await trial.pass_time()
+        assert await full.claim(2) == []
+        await shop.put("a", *near[:2])
+        assert len(await full.claim_all(2)) == 2
+        assert await free.claim(2) == []
+        before = free.ear.work
+        await shop.put("a", far[0])
+        await trial.until(lambda: free.ear.work > before, "the member with a free slot is told")  # noqa: B023
+        assert await free.claim_ids(1) == far[:1]
+        await trial.close()

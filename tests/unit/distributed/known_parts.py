@@ -62,6 +62,7 @@ _SMALL: Final = (
     "policies_are_replaced",
     "reservations_hold",
     "sums_are_whole",
+    "what_is_given_back_may_wait",
 )
 _WHOLE: Final = (
     # They have one partition take all of a limit, which each has a share of.

@@ -64,15 +64,19 @@ def to_place(folder: Path | None, url: str | None, queue: str) -> Place:
 
 @asynccontextmanager
 async def joined(url: str, queue: str) -> AsyncIterator[Broker]:
-    """A member of the queue that names no lanes and runs nothing.
+    """A member of the queue that names no lanes and runs nothing; how many partitions it has, the server knows.
 
     Raises:
         ConfigError: the URL or the name is none.
         BrokerError: the queue cannot be asked.
     """
-    from lane_obs.distributed import RedisBroker  # here: it loads the client
+    from lane_obs.distributed import PartitionedBroker, RedisBroker  # here: they load the client
+    from lane_obs.distributed.redis.parts import PartitionNote
 
-    broker = RedisBroker(url, queue=queue)
+    broker: Broker = RedisBroker(url, queue=queue)
+    count = await PartitionNote(url, queue).read()
+    if count is not None:
+        broker = PartitionedBroker.of_redis(url, partitions=count, queue=queue)
     await broker.open({}, None, (), letters=1, work=False, listener=NOBODY)
     try:
         yield broker

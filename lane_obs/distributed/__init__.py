@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lane_obs.distributed.local import LocalBroker
+from lane_obs.distributed.partitioned import PartitionedBroker
 from lane_obs.distributed.port import Broker, Listener
 
 if TYPE_CHECKING:
     from lane_obs.distributed.redis import RedisBroker
 
-__all__ = ["Broker", "Listener", "LocalBroker", "RedisBroker"]
+__all__ = ["Broker", "Listener", "LocalBroker", "PartitionedBroker", "RedisBroker"]
 
 
 def __getattr__(name: str) -> Any:

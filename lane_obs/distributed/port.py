@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.distributed.record import Claimed, End, Fact, NewCommand, Progress, Receipt, Result, Turn
     from lane_obs.distributed.view import BrokerHealth, BrokerStats, Found, Letter
+
+METHODS: Final = (
+    "open", "close", "declare", "forget_lane", "submit", "turn", "watch", "unwatch", "cancel", "find", "set_paused",
+    "stats", "letters", "requeue", "remove_letters", "health", "leading_stats",
+)  # fmt: skip
+"""What an object must have to be used as a broker."""
 
 
 class Listener(Protocol):

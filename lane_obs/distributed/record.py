@@ -45,6 +45,9 @@ class Answer(StrEnum):
     """A live command of another submit has its id."""
     FULL = "full"
     """Its lane is full. Where the lane lets submitters wait, this member is told of room later (`on_room`)."""
+    UNAVAILABLE = "unavailable"
+    """What would keep it cannot be reached, while others of the same submit were taken. Whether it is kept is not
+    known, and submitting it again with the same id is safe."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lane_obs import LaneConfig, QueueManager, command
-from lane_obs.distributed import RedisBroker
+from lane_obs.distributed import PartitionedBroker, RedisBroker
 from tests.e2e.worker_process import PATIENCE, environment
 from tests.integration.servers.engine import require_engine
 from tests.integration.servers.server import Server
@@ -250,3 +250,27 @@ def test_it_has_to_be_said_where(words: list[str]) -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "$LANE_OBS_URL" in done.stderr
+
+
+# --- partitions -------------------------------------------------------------------------------------------------
+
+
+async def test_a_queue_in_partitions_is_found_by_its_name_alone(queue: Queue) -> None:
+    broker = PartitionedBroker.of_redis(queue.url, partitions=2, queue=queue.name)
+    ids = [f"sum-{number}" for number in range(4)]
+    async with QueueManager(LANES, broker=broker) as manager:
+        for id_ in ids:
+            with pytest.raises(Exception, match="division by zero"):
+                await (await manager.submit("sums", divide, 0, id=id_))
+        await queue.run("pause", "mail")
+        await manager.submit("mail", fail, "waits", id="waiting")
+        stats = await queue.found("stats")
+        assert (stats["queue"], stats["submitted"], stats["letters"]) == (queue.name, 5, 4)
+        assert (stats["lanes"]["mail"]["paused"], stats["lanes"]["mail"]["max_concurrency"]) == (True, 4)
+        assert [member["works"] for member in stats["members"]] == [True]
+        listed = await queue.run("dlq", "list")
+        assert [word for word in listed.split() if word.startswith("sum-")] == ids
+        await queue.run("dlq", "purge", "sum-2", "--yes")
+        await queue.run("cancel", "waiting")
+        assert (await queue.found("stats"))["ended"]["cancelled"] == 1
+        await queue.run("resume", "mail")

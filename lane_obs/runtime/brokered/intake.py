@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.clock import sleep
 from lane_obs.config import Overflow
 from lane_obs.core.fact import submitted
+from lane_obs.distributed.partitioned.share import most_cost
 from lane_obs.distributed.record import Answer, NewCommand
 from lane_obs.errors import (
     BrokerRefused,
@@ -31,7 +33,7 @@ from lane_obs.runtime.work import discard
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping, Sequence
 
-    from lane_obs.config import LaneConfig
+    from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.distributed import Broker
     from lane_obs.distributed.record import Receipt
     from lane_obs.runtime.brokered.watches import Watches
@@ -52,7 +54,7 @@ class BrokerIntake:
         broker: takes them.
         watches: for whoever awaits one of them.
         policies: the lanes' configurations, as the broker knows them.
-        most: the largest cost that the queue-wide rate limits ever let through; infinity without one.
+        limits: the queue-wide rate limits.
     """
 
     def __init__(
@@ -62,14 +64,15 @@ class BrokerIntake:
         broker: Broker,
         watches: Watches,
         policies: Mapping[str, LaneConfig],
-        most: float,
+        limits: Sequence[RateLimit],
     ) -> None:
         self._intake = intake
         self._dispatcher = dispatcher
         self._broker = broker
         self._watches = watches
         self._policies = policies
-        self._most = most
+        self._count = getattr(broker, "partitions", 1)
+        self._most = min((most_cost(limit, self._count) for limit in limits), default=math.inf)
         self._new: list[Entry] = []
         self._waiting: dict[str, list[Entry]] = {}
         self._roomy: set[str] = set()
@@ -135,7 +138,11 @@ class BrokerIntake:
         if deadline is None and policy.boost is not None:
             deadline = policy.boost.deadline  # type: ignore[assignment]  # checked to be seconds
         if options.cost != NO_OPTIONS.cost:
-            check_cost(options.cost, min((self._most, *(limit.most for limit in policy.rate_limits))), home.name)
+            check_cost(
+                options.cost,
+                min((self._most, *(most_cost(limit, self._count) for limit in policy.rate_limits))),
+                home.name,
+            )
         seq = self._intake.next_seq()
         key = options.id or dispatcher.directory.id_of(seq)
         handle: SharedHandle[Any] = SharedHandle(
@@ -221,6 +228,9 @@ class BrokerIntake:
             self._admit(entry)
         elif answer == Answer.DUPLICATE:
             self._refuse(entry, DuplicateId(f"a live command has the id {handle.id!r}"), "duplicate")
+        elif answer == Answer.UNAVAILABLE:
+            text = f"what keeps command {handle.id!r} cannot be reached; whether it is kept is not known"
+            self._refuse(entry, BrokerUnavailable(text), "broker")
         elif self._policies[handle.lane].overflow is Overflow.WAIT and not self._intake.refusing:
             self._waiting.setdefault(handle.lane, []).append(entry)
         else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.config import LaneConfig, Overflow, check_lanes, check_methods
+from lane_obs.distributed.port import METHODS
 from lane_obs.errors import ConfigError
 from lane_obs.runtime.brokered.claims import Claims
 from lane_obs.runtime.brokered.cluster import Cluster
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from lane_obs.runtime.dispatcher import Dispatcher
     from lane_obs.runtime.intake import Intake
 
-_METHODS: Final = (
-    "open", "close", "declare", "forget_lane", "submit", "turn", "watch", "unwatch", "cancel", "find", "set_paused",
-    "stats", "letters", "requeue", "remove_letters", "health", "leading_stats",
-)  # fmt: skip
 _NO_LIMIT: Final = 1_000_000
 
 
@@ -51,7 +47,7 @@ def check_broker(broker: object, storage: object, *, work: object) -> None:
         if not work:
             raise ConfigError("work", work, "give the queue a broker, too: without one nobody else runs its commands")
         return
-    check_methods("broker", broker, _METHODS, "give a Broker, such as RedisBroker(url)")
+    check_methods("broker", broker, METHODS, "give a Broker, such as RedisBroker(url)")
     if storage is not None:
         raise ConfigError("storage", storage, "leave it out: the broker keeps the commands")
 
@@ -109,8 +105,7 @@ class Membership:
             self.check_lane(name, config)
         self.journal = BrokerJournal(broker, dispatcher)
         self._watches = Watches(broker, clock)
-        most = min((limit.most for limit in limits[1]), default=math.inf)
-        self._intake = BrokerIntake(intake, dispatcher, broker, self._watches, self.policies, most)
+        self._intake = BrokerIntake(intake, dispatcher, broker, self._watches, self.policies, limits[1])
         self._claims = Claims(intake, dispatcher, self.journal)
         self._pump = Pump(
             broker, self.journal, dispatcher, clock,

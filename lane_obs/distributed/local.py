@@ -69,6 +69,7 @@ class LocalBroker:
         self.concurrency = to_count("concurrency", concurrency, minimum=1)
         self.max_body = to_count("max_body", max_body, minimum=1)
         self.max_result = to_count("max_result", max_result, minimum=1)
+        self.pushes = False  # a turn is a call here, as fast as any message
         ttl = to_seconds("result_ttl", result_ttl)
         clock = clock or SystemClock()
         ledger = Ledger(None if storage is None else adapt(storage, clock=clock), clock)

@@ -66,12 +66,14 @@ class Broker(Protocol):
         member: this member's id, once it is open; else empty.
         concurrency: how many commands this member runs at once.
         max_body, max_result: the largest body and result, in bytes.
+        pushes: whether it may give this member commands unasked (`Listener.on_claimed`); to be set before it is open.
     """
 
     member: str
     concurrency: int
     max_body: int
     max_result: int
+    pushes: bool
 
     async def open(
         self,

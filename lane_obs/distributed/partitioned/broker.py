@@ -53,12 +53,13 @@ class PartitionedBroker(Questions):
     def __init__(self, parts: Sequence[Broker], *, clock: Clock | None = None) -> None:
         self._parts = _checked(parts)
         for part in self._parts:
-            part.pushes = False  # type: ignore[attr-defined]  # it does not know what the others give
+            part.pushes = False  # it does not know what the others give
         if clock is not None:
             check_clock(clock)
         self.max_body = min(part.max_body for part in self._parts)
         self.max_result = min(part.max_result for part in self._parts)
         self.member = ""
+        self.pushes = False
         self.partitions = len(self._parts)
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None

@@ -84,7 +84,6 @@ class RedisBroker(Questions):
         self._unsure: dict[str, None] = {}
         self.member = ""
         self.pushes = True
-        """Whether it takes commands unasked while it is idle (`Listener.on_claimed`); to be set before it is open."""
 
     def _get_ready(self) -> None:
         self._link = Link(self._url, timeout=self._timeout)

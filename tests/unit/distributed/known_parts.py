@@ -55,6 +55,7 @@ _SMALL: Final = (
     "a_look_changes_nothing",
     "a_lost_lease_frees_its_slots",
     "a_window_limits",
+    "an_idle_member_gets_what_a_claim_gives",
     "an_idle_member_is_told_of_a_slot",
     "an_idle_member_is_told_of_work",
     "lanes_come_and_go",

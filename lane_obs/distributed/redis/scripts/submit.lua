@@ -130,7 +130,8 @@ local function give_out()
   -- Whether nothing but these commands could be claimed: plain ones of one lane that had none and has slots for all.
   local function is_all()
     return n <= most and #templates == 1 and #request.ids == n and plain == n and l.ready == n and l.was == 0
-      and Q.limit < 0 and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and call('ZCARD', k_own) == 0
+      and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and call('ZCARD', k_own) == 0
+      and (Q.limit < 0 or (l.running >= l.min and Q.held + n <= Q.limit and call('ZCARD', k_open) == 0))
   end
 
   -- What claim.lua and hand.lua would come to, without putting the commands in line first.

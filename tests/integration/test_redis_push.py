@@ -110,6 +110,19 @@ async def test_an_idle_member_is_given_what_was_submitted(server: Server) -> Non
         assert b"pushed" not in names(server)
 
 
+async def test_what_is_not_plain_keeps_what_it_has(server: Server) -> None:
+    """A deadline, a key, a part: all are let go of once the command that was pushed has ended."""
+    async with idle(server.url) as (worker, ear), member(server.url, work=False) as (web, _):
+        for fields in ({"deadline": 0.2}, {"key": "k"}, {"part": "p"}, {"cost": 2.0}):
+            await web.submit(new("c1", **fields))
+            await until(lambda: ear.claimed)
+            assert (await worker.turn(ends(ear.claimed), 9)).stale == []
+            ear.claimed.clear()
+        await asyncio.sleep(0.3)
+        assert (await worker.turn((), 9)).claimed == []
+        assert not names(server) & {b"deadlines", b"keys", b"parts", b"ready", b"heads", b"bodies"}
+
+
 async def test_no_more_than_it_asked_for_and_the_rest_to_others(server: Server) -> None:
     async with (
         idle(server.url, want=2) as (first, ear), idle(server.url, want=1) as (second, other),

@@ -13,7 +13,7 @@ if last and munpack(last).call == request.call then
   return answer
 end
 
-local special, templates, new_bodies, seen = {}, {}, {}, {}
+local special, templates, new_bodies, seen, plain = {}, {}, {}, {}, 0
 local delays, deadlines, costs, keys, parts = request.delays, request.deadlines, request.costs, request.keys, request.parts
 local TAIL = spack('<HH', 0, 0)
 
@@ -129,8 +129,9 @@ local function give_out()
 
   -- Whether nothing but these commands could be claimed: plain ones of one lane that had none and has slots for all.
   local function is_all()
-    return n <= most and #templates == 1 and #request.ids == n and #Q.new_ready == 2 * n and l.ready == n and l.was == 0
-      and Q.limit < 0 and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and call('ZCARD', k_own) == 0
+    return n <= most and #templates == 1 and #request.ids == n and plain == n and l.ready == n and l.was == 0
+      and l.running + n <= l.max and band(l.flags, Q.LIMITED) == 0 and call('ZCARD', k_own) == 0
+      and (Q.limit < 0 or (l.running >= l.min and Q.held + n <= Q.limit and call('ZCARD', k_open) == 0))
   end
 
   -- What claim.lua and hand.lua would come to, without putting the commands in line first.
@@ -191,7 +192,7 @@ for i = 1, #ids do
             Q.leave_gate(l)
           end
           l.ready = l.ready + 1
-          Q.fresh = Q.fresh + 1
+          Q.fresh, plain = Q.fresh + 1, plain + 1
           local n = #Q.new_ready
           Q.new_ready[n + 1], Q.new_ready[n + 2] = '0', t[3] .. spack('>I6', Q.seq) .. id
           n = #Q.new_heads

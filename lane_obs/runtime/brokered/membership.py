@@ -213,7 +213,7 @@ class Membership:
 
     def shut(self) -> None:
         """The queue takes no new work: what runs here goes on, and nothing more is claimed."""
-        self._pump.claims = False
+        self._pump.rest()
         self._intake.refuse_all()
 
     async def begin_close(self) -> None:

@@ -69,7 +69,7 @@ class Pump:
         self._start = start
         self._tell = tell
         self._expects = expects
-        self.claims = False
+        self.claims = self._rests = False
         self._hungry = True
         """Whether there may be work at the broker that was not there when it was last asked."""
         self._steps_back = False
@@ -91,10 +91,19 @@ class Pump:
         assert loop is not None
         self._task = loop.create_task(self._run(), context=contextvars.Context())
 
+    def rest(self) -> None:
+        """Claims nothing more; others are to be told of work, and to keep the time, before this member."""
+        if self.claims:
+            self.claims, self._rests = False, True
+            self.on_work()
+
     def on_work(self) -> None:
         """There may be work at the broker; where this member has just left some to others, they may ask first."""
         now = self._clock.now()
-        if not self._expects(now):
+        if self._rests:  # it may have been meant for somebody who works
+            self._steps_back = True
+            self.kick()
+        elif not self._expects(now):
             self._ask()
         elif self._courtesy is None:
             self._steps_back = True
@@ -128,7 +137,7 @@ class Pump:
             # Where there is something to tell it asks for work, too: it costs little, and no hint can be missed.
             want = self._wanted() if has_news or self._hungry else 0
             if want or has_news or self._steps_back:
-                self._steps_back = False
+                self._steps_back = self._rests and has_news  # what it tells does not say that it rests
                 ends, told, progress = self._journal.take()
                 await self._turn(ends, told, progress, want)
             elif self._closed:
@@ -163,7 +172,7 @@ class Pump:
     def _take(self, turn: Turn) -> None:
         if turn.facts:
             self._tell(turn.facts)
-        if self._closed:
+        if not self.claims:
             self._journal.give_back(turn.claimed)
         elif turn.claimed:
             self._start(turn.claimed)

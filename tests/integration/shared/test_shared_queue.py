@@ -498,6 +498,23 @@ async def test_what_comes_to_a_member_that_shuts_down_runs_elsewhere(join: Join)
         await first.stop()
 
 
+async def test_what_is_left_for_a_member_that_shuts_down_runs_elsewhere(join: Join) -> None:
+    """It is not told of it with the message, as it is too large for that, and does not ask for work any more."""
+    async with producer(join) as manager:
+        first = worker(join)
+        await first.start()
+        running = await manager.submit("fast", hold, "it")
+        await begun("it").wait()
+        await asyncio.sleep(0.05)  # it has asked for more, and is idle
+        await first.shutdown()
+        other = await manager.submit("fast", note, "x" * 200_000)
+        async with worker(join):
+            assert await other is None
+            gate("it").set()
+            assert await running == "it"
+        await first.stop()
+
+
 async def test_lanes_come_change_and_go_while_it_works(join: Join) -> None:
     async with producer(join) as manager, worker(join) as runner:
         manager.add_lane("new", LaneConfig(1, 3, priority=7))

@@ -70,7 +70,7 @@ class Ear:
 
     def on_cancel(self, ids: Sequence[str]) -> None:
         """Commands that run here are to be cancelled."""
-        self._listener.on_cancel(ids)
+        self._exchange.on_cancel(ids)
 
     def on_room(self, lane: str) -> None:
         """A lane has room in this partition."""

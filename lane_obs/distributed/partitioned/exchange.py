@@ -69,6 +69,7 @@ class Exchange:
         self._first = 0
         """The partition that is dealt to first, in turns."""
         self._is_busy = self._is_closed = False
+        self._cancels: list[str] = []
         self._changed: asyncio.Future[None] | None = None
 
     def on_change(self) -> None:
@@ -82,6 +83,12 @@ class Exchange:
         if not self._is_busy:
             self._step_back()
         self._listener.on_work()
+
+    def on_cancel(self, ids: Sequence[str]) -> None:
+        """Commands are to be cancelled; once more after a turn that is under way, with which they may come."""
+        self._listener.on_cancel(ids)
+        if self._is_busy:
+            self._cancels += ids
 
     def _step_back(self) -> None:
         """Has partitions call others that have called this member, which is full of other partitions' work."""
@@ -107,6 +114,9 @@ class Exchange:
             whole = await self._turn(ends, want, progress)
         finally:
             self._is_busy = False
+            cancels, self._cancels = self._cancels, []
+        if cancels:  # once whoever asked for the turn knows what it has claimed
+            asyncio.get_running_loop().call_soon(self._listener.on_cancel, cancels)
         self._running += len(whole.claimed)
         self._step_back()
         return whole
@@ -116,7 +126,10 @@ class Exchange:
         self._running -= len(ends)
         whole = _Sum()
         likely = [branch for branch in self._in_turn() if branch.is_hungry or branch in news]
-        await self._round(news, _deal(want, likely), whole)
+        if want or news:
+            await self._round(news, _deal(want, likely), whole)
+        else:  # nobody comes, to none of them
+            await self._round({}, dict.fromkeys(self._in_turn(), 0), whole)
         while (left := want - len(whole.claimed)) > 0:
             likely = [branch for branch in self._in_turn() if branch.is_hungry]
             if not likely:
@@ -150,7 +163,7 @@ class Exchange:
                 if task.done():
                     late.discard(branch)
                     turn = task.result()
-                    branch.is_hungry |= branch in wants and len(turn.claimed) == wants[branch]
+                    branch.is_hungry |= 0 < wants.get(branch, 0) == len(turn.claimed)
                     whole.add(turn)
         finally:
             for branch in late:

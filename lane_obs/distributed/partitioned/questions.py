@@ -66,17 +66,20 @@ class Questions:
     async def forget_lane(self, name: str, /) -> bool:
         """Forgets a lane that has no live command in any partition; see `Broker.forget_lane`."""
         depth = (await self.stats()).lanes.get(name)
-        if depth is None or depth.ready + depth.delayed + depth.backoff + depth.running:
-            return False
-        done = await self._ask_all(lambda broker: broker.forget_lane(name))
-        if all(done):
+        done: list[bool] = []
+        if depth is not None:
+            if depth.ready + depth.delayed + depth.backoff + depth.running:
+                return False
+            done = await self._ask_all(lambda broker: broker.forget_lane(name))
+        if all(done) or name not in (await self.stats()).lanes:  # another member may have forgotten it meanwhile
             self._submits.known.discard(name)
             self._lanes.pop(name, None)
             for share in self._shares:
                 share.lanes.pop(name, None)
-        elif name in self._lanes:  # a command came between: the lane stays
+            return any(done)
+        if name in self._lanes:  # a command came between: the lane stays
             await self.declare({name: self._lanes[name]})
-        return all(done)
+        return False
 
     async def set_paused(self, lane: str, *, paused: bool) -> bool:
         """Pauses or resumes a lane in all partitions; see `Broker.set_paused`.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.config import LaneConfig, Overflow, check_lanes, check_methods
+from lane_obs.distributed.partitioned.share import divide
 from lane_obs.distributed.port import METHODS
 from lane_obs.errors import ConfigError
 from lane_obs.runtime.brokered.claims import Claims
@@ -138,9 +139,11 @@ class Membership:
         """Tells the broker a lane's policies, and gives those that it has in this process.
 
         Raises:
-            ConfigError: they are not allowed beside those of the other lanes.
+            ConfigError: they are not allowed beside those of the other lanes, or cannot be divided among partitions.
         """
-        check_lanes({**self.policies, name: config}, *self._limits)
+        whole = {**self.policies, name: config}
+        check_lanes(whole, *self._limits)
+        divide(whole, *self._limits, getattr(self.broker, "partitions", 1))
         self.policies[name] = config
         if self._joined:
             what = f"name the policies of lane {name!r}"

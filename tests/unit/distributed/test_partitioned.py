@@ -44,6 +44,19 @@ class Queue(Trial):
         return OnTrial(self.parts[-1], clock=self.clock)
 
 
+class Slow(LocalBroker):
+    """Forgets lanes when it is let."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.forgets = asyncio.Event()
+        self.forgets.set()
+
+    async def forget_lane(self, name: str, /) -> bool:
+        await self.forgets.wait()
+        return await super().forget_lane(name)
+
+
 # --- what it is made of -----------------------------------------------------------------------------------------
 
 
@@ -186,6 +199,39 @@ async def test_an_idle_part_is_asked_when_it_has_work(clock: VirtualClock) -> No
     assert member.ear.work
     assert await member.claim_ids(5) == ids_in(1, 1)
     assert [part.turns - then for part, then in zip(parts, before, strict=True)] == [0, 1, 0]
+    await queue.close()
+
+
+async def test_who_steps_back_does_so_everywhere(clock: VirtualClock) -> None:
+    queue = Queue(clock, Breakable)
+    member = await queue.member(LANES)
+    assert await member.claim(5) == []
+    parts = queue.parts[0]
+    before = [part.turns for part in parts]
+    assert await member.claim(0) == []
+    assert [part.turns - then for part, then in zip(parts, before, strict=True)] == [1, 1, 1]
+    assert await member.claim(5) == []  # nothing has happened since
+    assert [part.turns - then for part, then in zip(parts, before, strict=True)] == [1, 1, 1]
+    await queue.close()
+
+
+async def test_what_is_cancelled_while_its_claim_is_on_its_way_is_told_of_after_it(clock: VirtualClock) -> None:
+    queue = Queue(clock, Breakable)
+    member = await queue.member(LANES)
+    (first,), (second,) = ids_in(0, 1), ids_in(1, 1)
+    await member.put("a", first, second)
+    slow = queue.parts[0][1]
+    slow.is_silent = True  # nobody has noticed that it does not answer
+    slow.back.clear()
+    turn = asyncio.ensure_future(member.claim_ids(3))
+    while sum([(await part.stats()).lanes["a"].running for part in queue.first]) < 2:
+        await asyncio.sleep(0)
+    assert await member.broker.cancel(first) == "running"
+    assert (member.ear.cancelled, turn.done()) == ([first], False)
+    slow.mend()
+    assert sorted(await turn) == sorted([first, second])
+    await clock.advance(0)
+    assert member.ear.cancelled == [first, first]
     await queue.close()
 
 
@@ -353,6 +399,32 @@ async def test_lanes_are_paused_and_forgotten_everywhere(clock: VirtualClock) ->
     }  # fmt: skip
     await member.put("c", "x")
     await queue.close()
+
+
+async def test_a_lane_that_two_forget_at_the_same_time_is_gone(clock: VirtualClock) -> None:
+    queue = Queue(clock, Slow)
+    lanes = {**LANES, "b": LaneConfig(0, 3)}
+    one, other = await queue.member(lanes), await queue.member(lanes)
+    last = queue.parts[0][2]
+    last.forgets.clear()  # the other one comes before it there
+    both = asyncio.gather(one.broker.forget_lane("b"), other.broker.forget_lane("b"))
+    while "b" in (await last.stats()).lanes:
+        await asyncio.sleep(0)
+    last.forgets.set()
+    assert await both == [True, True]
+    assert set((await one.broker.stats()).lanes) == {"a"}
+    await one.broker.declare({"c": LaneConfig(0, 3)})
+    assert set((await one.broker.stats()).lanes) == {"a", "c"}
+    assert await one.broker.forget_lane("b") is False
+    await queue.close()
+
+
+async def test_a_lane_that_cannot_be_divided_is_refused_when_it_is_added(clock: VirtualClock) -> None:
+    parts = [LocalBroker(f"p{number}", clock=clock) for number in range(3)]
+    async with QueueManager(LANES, broker=PartitionedBroker(parts, clock=clock), clock=clock) as manager:
+        with pytest.raises(ConfigError, match=r"lanes\.tiny\.max_concurrency.*at least 3"):
+            manager.add_lane("tiny", LaneConfig(0, 1))
+        assert "tiny" not in manager.lanes
 
 
 async def test_an_unknown_lane_keeps_nothing_anywhere(clock: VirtualClock) -> None:

@@ -87,7 +87,7 @@ class Claims:
             self._journal.pass_on(claim, wait)
             self.unserved.tell(claim, body, reason, fault, wait, now)
         elif reason:
-            fault.args = (f"{error_text(fault)}; passed on for {PATIENCE:g} s, and no worker has run it",)
+            fault.args = (f"passed on for {PATIENCE:g} s, and no worker has run it: {error_text(fault)}",)
         return wait is not None
 
     def _handle(

@@ -329,6 +329,19 @@ async def test_what_a_lost_member_was_given_runs_elsewhere(server: Server) -> No
             assert b"pushed" not in names(server)
 
 
+async def test_what_comes_when_the_lease_may_be_over_waits_for_a_turn(server: Server) -> None:
+    """As to a process that wakes up: nothing is begun that another one may have by now."""
+    async with idle(server.url) as (worker, ear), member(server.url, work=False) as (web, _):
+        worker.stop_beat()
+        heartbeat = worker._inbox._heartbeat
+        assert heartbeat is not None
+        heartbeat.renewed_at -= 30.0
+        await web.submit(new("c1"))
+        await until(lambda: ear.work)
+        assert ear.claimed == []
+        assert [(c.id, c.attempt) for c in (await worker.turn((), 9)).claimed] == [("c1", 1)]
+
+
 async def test_what_was_pushed_can_be_cancelled_at_once(server: Server) -> None:
     async with idle(server.url) as (worker, ear), member(server.url, work=False) as (web, _):
         await web.submit(new("c1"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from lane_obs.clock import SystemClock
 from lane_obs.distributed.redis.frame import decode, encode
 from lane_obs.distributed.redis.program import load
 from lane_obs.distributed.redis.thread_link import ThreadLink
@@ -40,6 +42,7 @@ class Heartbeat:
     Attributes:
         stats: the queue as it was at the last beat, where the member leads; else `None`.
         leads: whether it leads.
+        renewed_at: when it began the last beat that renewed the lease, by a `SystemClock`.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Heartbeat:
     ) -> None:
         self.stats: BrokerStats | None = None
         self.leads = False
+        self.renewed_at = -math.inf
+        self._clock = SystemClock()
         self._link = ThreadLink(url, timeout=timeout)
         self._session = session
         self._period = min(lease / 3, _LONGEST)
@@ -93,11 +98,13 @@ class Heartbeat:
         self._ended()
 
     def _beat(self) -> float:
+        began = self._clock.now()
         answer = self._ask("beat", self._request)
         if type(answer) is int:
             self.leads, self.stats = False, None
             self._on_forgotten()
             return self._period
+        self.renewed_at = began
         leads, cancels, orphaned, next_end, rows, pushed = decode(answer[0])
         self.stats = to_stats(self._ask("stats", encode({}))) if leads else None
         self.leads = leads

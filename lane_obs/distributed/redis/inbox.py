@@ -40,6 +40,7 @@ class Inbox:
     def __init__(self, session: Session, url: str, *, timeout: float, lease: float, ttl: int) -> None:
         self._session = session
         self._timeout = timeout
+        self._lease = lease
         self._new_heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(
             url,
             timeout=timeout,
@@ -137,6 +138,9 @@ class Inbox:
         rows, odd, token, _ = rest
         if token < self._session.last_token:
             return  # it was lost with an earlier lease
+        if not self._has_lease():  # it may be another one's by now, as after a long sleep: the next turn tells
+            listener.on_work()
+            return
         try:
             claimed = to_claimed(rows, odd, token, bodies, self._session.lanes)
         except KeyError:  # a lane that is new to us: as if the message were lost
@@ -145,6 +149,11 @@ class Inbox:
         if new := self.holding.take_push(claimed):
             listener.on_claimed(new)
             self._tell_early()
+
+    def _has_lease(self) -> bool:
+        """Whether the lease cannot be over: the server counts it from later than the beat's beginning."""
+        heartbeat = self._heartbeat
+        return heartbeat is not None and self._clock.now() < heartbeat.renewed_at + self._lease
 
     def tell_facts(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
         """Passes facts on, at once where their lanes are known."""

@@ -72,11 +72,12 @@ class NotingBroker(RedisBroker):
         await super().open(*policies, listener=listener, **options)
 
     async def turn(self, ends: Sequence[End], want: int, progress: Sequence[Progress] = ()) -> Turn:
-        before, self.asked = self.asked, time.monotonic()
+        asked = time.monotonic()
         if ends:
             ledger.note("told", ids=[end.id for end in ends], states=[end.state for end in ends])
         turn = await super().turn(ends, want, progress)
-        self._note(turn.claimed, before)  # some of it may have been pushed before
+        before, self.asked = self.asked, asked  # what comes while a turn is under way may have been pushed before it
+        self._note(turn.claimed, before)  # and so may some of its answer
         return turn
 
     @staticmethod

@@ -110,6 +110,10 @@ class Proxy:
     async def _unlisten(self) -> None:
         server, self._server = self._server, None
         if server is not None:
+            # A connection that is being accepted while the server closes is neither served nor closed.
+            for listener in server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await self._turn()
             server.close()
 
     async def _close(self) -> None:

@@ -160,10 +160,11 @@ class PartitionedBroker(Questions):
             return
         if not branch.error:
             self._watching.renew(branch)
+        if came_back:  # what it told of work meanwhile is lost
             self._exchange.on_work(branch)
         self._overview.look()
         self._tell_state()
-        if came_back:  # what it told of room meanwhile is lost
+        if came_back:  # and of room
             for lane in self._lanes:
                 listener.on_room(lane)
 

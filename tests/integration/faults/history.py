@@ -155,8 +155,8 @@ class History:
 
     def _on_claim(self, line: Line) -> None:
         life = self.life(line["id"])
-        # Its age by the server's clock is what it was when it was claimed: a closer bound where it was pushed.
-        given = 0.0 if life.asked == math.inf else life.asked + line["age"] - _SLACK
+        # A message tells its age as it was when it was claimed, a closer bound. An answer may repeat an older claim.
+        given = life.asked + line["age"] - _SLACK if line["pushed"] and life.asked < math.inf else 0.0
         asked = min(max(line["asked"], given), line["at"])
         attempt = Attempt(
             line["id"], line["lane"], line["who"], line["attempt"], line["token"], asked, line["at"], line["age"]

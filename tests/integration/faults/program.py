@@ -65,7 +65,7 @@ class NotingBroker(RedisBroker):
         on_claimed = listener.on_claimed
 
         def noted(claimed: Sequence[Claimed]) -> None:
-            self._note(claimed, self.asked)  # it is idle since then
+            self._note(claimed, self.asked, pushed=True)  # it is idle since then
             on_claimed(claimed)
 
         listener.on_claimed = noted  # type: ignore[method-assign]
@@ -81,11 +81,11 @@ class NotingBroker(RedisBroker):
         return turn
 
     @staticmethod
-    def _note(claimed: Sequence[Claimed], asked: float) -> None:
+    def _note(claimed: Sequence[Claimed], asked: float, *, pushed: bool = False) -> None:
         for claim in claimed:
             ledger.note(
                 "claim", id=claim.id, lane=claim.lane, token=claim.token, attempt=claim.attempt, asked=asked,
-                age=claim.age, deaths=claim.deaths,
+                age=claim.age, deaths=claim.deaths, pushed=pushed,
             )  # fmt: skip
 
 

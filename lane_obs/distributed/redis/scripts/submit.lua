@@ -6,11 +6,7 @@
 local last = call('HGET', k_submits, me)
 if last and munpack(last).call == request.call then
   local kept = munpack(last)
-  local answer = { mpack({ kept.special, kept.facts }) }
-  for i = 1, #kept.bodies do
-    answer[i + 1] = kept.bodies[i]
-  end
-  return answer
+  return Q.answer_with({ kept.special, kept.facts }, kept.bodies)
 end
 
 local special, templates, new_bodies, seen, plain = {}, {}, {}, {}, 0
@@ -218,20 +214,7 @@ if Q.fresh > 0 and #ids <= Q.MOST_GIVEN then
     end
   end
 end
-Q.save_waiting()
-Q.save_ends()
-Q.relevel_all()
-if Q.save_lanes() and Q.fresh > given then
-  Q.wake(Q.fresh - given)
-end
-if Q.earliest then
-  Q.wake_keeper(Q.earliest)
-end
-Q.tell_room()
-Q.save_numbers()
+Q.fresh = Q.fresh - given
+Q.save_all()
 call('HSET', k_submits, me, mpack({ call = request.call, special = special, facts = Q.facts, bodies = Q.fact_bodies }))
-local answer = { mpack({ special, Q.facts }) }
-for i = 1, #Q.fact_bodies do
-  answer[i + 1] = Q.fact_bodies[i]
-end
-return answer
+return Q.answer_with({ special, Q.facts }, Q.fact_bodies)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,10 +125,31 @@ def test_the_same_fires_and_ends_in_prometheus(run: Run) -> None:
     assert all(over <= run.end for [(_, over)] in spans.values())
 
 
+def hold_ups(run: Run, until: float) -> float:
+    """By how many seconds this machine held Prometheus up while it made up its mind: late or slow scrapes, evaluations.
+
+    It tells by its own samples; on a machine with nothing else to do this is some tenths of a second.
+    """
+
+    def samples(selector: str) -> list[tuple[float, float]]:
+        [(_, found)] = run.prometheus.samples(selector, until - 6 * INTERVAL, until)
+        return found
+
+    def slowest(selector: str, every: float) -> float:
+        times = [at for at, _ in samples(selector)]
+        return max(after - before for before, after in pairwise(times)) - every
+
+    longest_scrape = max(seconds for _, seconds in samples('scrape_duration_seconds{job="lane-obs"}'))
+    evaluations = slowest('queue:pending{queue="demo"}', INTERVAL)
+    return longest_scrape + slowest('up{job="lane-obs"}', SCRAPE) + evaluations
+
+
 def test_each_fires_in_both_within_two_intervals(run: Run) -> None:
     monitor, prometheus = in_monitor(run), in_prometheus(run)
-    apart = {name: prometheus[name][0][0] - monitor[name][0][0] for name in STORY}
-    assert {name: late for name, late in apart.items() if abs(late) > 2 * INTERVAL} == {}
+    fired = {name: (monitor[name][0][0], prometheus[name][0][0]) for name in STORY}
+    apart = {name: there - here for name, (here, there) in fired.items()}
+    allowed = {name: 2 * INTERVAL + hold_ups(run, max(both)) for name, both in fired.items()}
+    assert {name: (late, allowed[name]) for name, late in apart.items() if abs(late) > allowed[name]} == {}
 
 
 def test_alertmanager_is_told_of_each_twice_when_it_fires_and_when_it_is_over(run: Run) -> None:

@@ -73,9 +73,11 @@ async def joined(url: str, queue: str) -> AsyncIterator[Broker]:
     from lane_obs.distributed import PartitionedBroker, RedisBroker  # here: they load the client
     from lane_obs.distributed.redis.parts import PartitionNote
 
-    broker: Broker = RedisBroker(url, queue=queue)
+    broker: Broker
     count = await PartitionNote(url, queue).read()
-    if count is not None:
+    if count is None:
+        broker = RedisBroker(url, queue=queue)
+    else:
         broker = PartitionedBroker.of_redis(url, partitions=count, queue=queue)
     await broker.open({}, None, (), letters=1, work=False, listener=NOBODY)
     try:

@@ -66,6 +66,7 @@ class LocalBroker:
         check_name("queue", queue)
         self.queue = queue
         self.member = ""
+        self.partitions = 1
         self.concurrency = to_count("concurrency", concurrency, minimum=1)
         self.max_body = to_count("max_body", max_body, minimum=1)
         self.max_result = to_count("max_result", max_result, minimum=1)
@@ -96,6 +97,17 @@ class LocalBroker:
         other._shared = self._shared
         return other
 
+    def check(
+        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
+    ) -> None:
+        """Checks policies; see `Broker.check`.
+
+        Raises:
+            ConfigError: the lanes do not fit together with those that other members have named.
+        """
+        if lanes:  # without any, everything stays as it is
+            check_policies(self._shared.life.engine, lanes, max_concurrency, rate_limits)
+
     async def open(
         self,
         lanes: Mapping[str, LaneConfig],
@@ -114,16 +126,14 @@ class LocalBroker:
             StorageError: the storage cannot be opened or read.
         """
         shared, loop = self._shared, asyncio.get_running_loop()
-        if lanes:  # without any, everything stays as it is
-            check_policies(shared.life.engine, lanes, max_concurrency, rate_limits)
+        self.check(lanes, max_concurrency, rate_limits)
         shared.bind(loop)
         if self._seat is not None:
             await self.close()
         await self._read()
         shared.joined += 1
         self.member = f"{socket.gethostname()}:{os.getpid()}:{shared.joined}"
-        now = shared.clock.now()
-        looks = not (lanes or work)
+        now, looks = shared.clock.now(), not (lanes or work)
         self._seat = Seat(
             self.member, listener, self.health, loop, now, works=work, looks=looks, concurrency=self.concurrency
         )
@@ -159,8 +169,7 @@ class LocalBroker:
         if seat is not None:
             self._shared.leave(seat)
             self.member = ""
-            self._stale += seat.stale
-            self._lost += seat.lost
+            self._stale, self._lost = self._stale + seat.stale, self._lost + seat.lost
             storage = self._shared.life.ledger.storage
             if storage is not None and not self._shared.seats:
                 await storage.close()
@@ -279,8 +288,7 @@ class LocalBroker:
 
     def health(self) -> BrokerHealth:
         """How the link is: open or not."""
-        seat = self._seat
-        if seat is None:
+        if (seat := self._seat) is None:
             return BrokerHealth(ready=False, error="the broker is not open", stale=self._stale, lost=self._lost)
         stale, lost, leads = self._stale + seat.stale, self._lost + seat.lost, self._shared.leader() is seat
         storage = self._shared.life.ledger.storage

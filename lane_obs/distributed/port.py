@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lane_obs.distributed.view import BrokerHealth, BrokerStats, Found, Letter
 
 METHODS: Final = (
-    "open", "close", "declare", "forget_lane", "submit", "turn", "watch", "unwatch", "cancel", "find", "set_paused",
-    "stats", "letters", "requeue", "remove_letters", "health", "leading_stats",
+    "check", "open", "close", "declare", "forget_lane", "submit", "turn", "watch", "unwatch", "cancel", "find",
+    "set_paused", "stats", "letters", "requeue", "remove_letters", "health", "leading_stats",
 )  # fmt: skip
 """What an object must have to be used as a broker."""
 
@@ -64,16 +64,32 @@ class Broker(Protocol):
 
     Attributes:
         member: this member's id, once it is open; else empty.
+        partitions: among how many the limits of the queue are divided; 1 where they are not.
         concurrency: how many commands this member runs at once.
         max_body, max_result: the largest body and result, in bytes.
         pushes: whether it may give this member commands unasked (`Listener.on_claimed`); to be set before it is open.
     """
 
     member: str
+    partitions: int
     concurrency: int
     max_body: int
     max_result: int
     pushes: bool
+
+    def check(
+        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
+    ) -> None:
+        """Checks what `open` or `declare` is to be given, as far as that can be known without asking anybody.
+
+        Args:
+            lanes: the policies of all lanes that this member names.
+            max_concurrency: as for `open`.
+            rate_limits: as for `open`.
+
+        Raises:
+            ConfigError: the lanes ask for something that it cannot do.
+        """
 
     async def open(
         self,

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lane_obs.clock import sleep
-from lane_obs.config import RetryPolicy
-from lane_obs.core.retry import delay_before_retry
+from lane_obs.distributed.denial import delay_after_denial
 from lane_obs.errors import BrokerError, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from lane_obs.distributed.record import Claimed, End, Progress, Turn
 
 _logger: Final = logging.getLogger("lane_obs.broker")
-_PACE: Final = RetryPolicy(initial_delay=0.1, max_delay=10.0, jitter="none")
-"""Between two tries of an exchange that the partition denies."""
 _PATIENCE: Final = 5.0
 """Seconds after which nobody waits for a partition whose link is broken."""
 
@@ -136,7 +133,7 @@ class Branch:
                         raise
                     tries += 1
                     self._deny(error, tries)
-                    await sleep(self._clock, delay_before_retry(_PACE, tries, error, 0.0))
+                    await sleep(self._clock, delay_after_denial(tries, error))
                 else:
                     self._denied = ""
                     return self._outer(turn)

@@ -98,6 +98,17 @@ class PartitionedBroker(Questions):
 
     # --- life ---------------------------------------------------------------------------------------------------
 
+    def check(
+        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
+    ) -> None:
+        """Checks policies; see `Broker.check`.
+
+        Raises:
+            ConfigError: a limit is too small to be divided, or a partition's broker cannot do what a lane asks for.
+        """
+        for part, share in zip(self._parts, divide(lanes, max_concurrency, rate_limits, self.partitions), strict=True):
+            part.check(*share)
+
     async def open(
         self,
         lanes: Mapping[str, LaneConfig],

@@ -83,6 +83,7 @@ class RedisBroker(Questions):
         self._calls = self._turns = 0
         self._unsure: dict[str, None] = {}
         self.member = ""
+        self.partitions = 1
         self.pushes = True
 
     def _get_ready(self) -> None:
@@ -92,6 +93,16 @@ class RedisBroker(Questions):
         self._unanswered: tuple[list[bytes], Sequence[tuple[str, int]], bool] | None = None
 
     # --- life ---------------------------------------------------------------------------------------------------
+
+    def check(
+        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
+    ) -> None:
+        """Checks policies; see `Broker.check`.
+
+        Raises:
+            ConfigError: a lane asks for what this broker cannot do.
+        """
+        pack_lanes(lanes, rate_limits)
 
     async def open(
         self,
@@ -134,7 +145,8 @@ class RedisBroker(Questions):
         more = bool(self._session.epoch) and self._inbox.is_registered
         with suppress(BrokerError):  # then the lease ends by itself
             while more:
-                answer = await self._session.ask_once("close", {"ttl": self._ttl}, wait=min(self._timeout, 2.0))
+                request = {"ttl": self._ttl, "pushed": self._inbox.holding.pushed}
+                answer = await self._session.ask_once("close", request, wait=min(self._timeout, 2.0))
                 more, rows = decode(answer[0]) if answer is not None else (False, ())
                 if rows and listener is not None:
                     await self._session.know(row[1] for row in rows)

@@ -71,7 +71,7 @@ class BrokerIntake:
         self._broker = broker
         self._watches = watches
         self._policies = policies
-        self._count = getattr(broker, "partitions", 1)
+        self._count = broker.partitions
         self._most = min((most_cost(limit, self._count) for limit in limits), default=math.inf)
         self._new: list[Entry] = []
         self._waiting: dict[str, list[Entry]] = {}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.config import LaneConfig, Overflow, check_lanes, check_methods
-from lane_obs.distributed.partitioned.share import divide
 from lane_obs.distributed.port import METHODS
 from lane_obs.errors import ConfigError
 from lane_obs.runtime.brokered.claims import Claims
@@ -104,6 +103,7 @@ class Membership:
         self._joined = False
         for name, config in lanes.items():
             self.check_lane(name, config)
+        broker.check(lanes, *limits)
         self.journal = BrokerJournal(broker, dispatcher)
         self._watches = Watches(broker, clock)
         self._intake = BrokerIntake(intake, dispatcher, broker, self._watches, self.policies, limits[1])
@@ -139,11 +139,11 @@ class Membership:
         """Tells the broker a lane's policies, and gives those that it has in this process.
 
         Raises:
-            ConfigError: they are not allowed beside those of the other lanes, or cannot be divided among partitions.
+            ConfigError: they are not allowed beside those of the other lanes, or not with this broker.
         """
         whole = {**self.policies, name: config}
         check_lanes(whole, *self._limits)
-        divide(whole, *self._limits, getattr(self.broker, "partitions", 1))
+        self.broker.check(whole, *self._limits)
         self.policies[name] = config
         if self._joined:
             what = f"name the policies of lane {name!r}"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs import events
 from lane_obs.clock import sleep
-from lane_obs.config import RetryPolicy
 from lane_obs.core.histogram import QUICK_BOUNDS, Histogram
-from lane_obs.core.retry import delay_before_retry
+from lane_obs.distributed.denial import delay_after_denial
 from lane_obs.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from lane_obs.runtime.handle import CommandHandle
 
 _logger: Final = logging.getLogger("lane_obs.broker")
-_PACE: Final = RetryPolicy(initial_delay=0.1, max_delay=10.0, jitter="none")
-"""Between two tries of an exchange that the broker denies."""
 _COURTESY: Final = 0.05
 """Seconds for which other members may ask first, where this one has met commands that it cannot run: one round trip to
 the broker for each of them."""
@@ -189,7 +186,7 @@ class Pump:
         self._journal.put_back(ends, told)
         self._hungry = True
         self._tries += 1
-        delay = delay_before_retry(_PACE, self._tries, error, 0.0)
+        delay = delay_after_denial(self._tries, error)
         self._waker = asyncio.get_running_loop().create_future()
         timer = self._clock.call_at(self._clock.now() + delay, self.kick)
         try:

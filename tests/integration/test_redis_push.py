@@ -6,7 +6,9 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from lane_obs import LaneConfig
+import pytest
+
+from lane_obs import LaneConfig, Partitions
 from lane_obs.distributed.record import End, FactKind
 from lane_obs.testing.broker.trial import Ear
 from tests.integration.servers.proxy import Proxy
@@ -14,7 +16,7 @@ from tests.integration.test_redis_broker import OnTrial
 from tests.integration.test_redis_broker_faults import LANES, member, names, new, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from lane_obs.distributed.record import Claimed
     from tests.integration.servers.server import Server
@@ -47,10 +49,12 @@ class Slow(OnTrial):
 
 
 @asynccontextmanager
-async def idle(url: str, want: int = 9, **options: Any) -> AsyncIterator[tuple[Slow, Ear]]:
+async def idle(
+    url: str, want: int = 9, lanes: Mapping[str, LaneConfig] = LANES, **options: Any
+) -> AsyncIterator[tuple[Slow, Ear]]:
     """A member that has asked for so many, and got none."""
     ear, broker = Ear(), Slow(url, **options)
-    await broker.open(LANES, None, (), letters=10, work=True, listener=ear)
+    await broker.open(lanes, None, (), letters=10, work=True, listener=ear)
     try:
         assert (await broker.turn((), want)).claimed == []
         await until(lambda: broker.beats)
@@ -360,13 +364,33 @@ async def test_what_was_pushed_can_be_cancelled_at_once(server: Server) -> None:
         assert (ids(ear.claimed), ear.cancelled) == (["c2"], ["c1", "c2"])
 
 
-async def test_a_member_that_closes_gives_back_what_was_pushed(server: Server) -> None:
-    async with idle(server.url) as (worker, _), member(server.url) as (other, _):
-        worker.is_held = True
-        await other.submit(new("c1"))
+@pytest.mark.parametrize(("came", "attempt"), [(False, 1), (True, 2)])
+async def test_a_member_that_closes_gives_back_what_was_pushed(server: Server, came: bool, attempt: int) -> None:
+    """Its attempt counts where it may have begun."""
+    async with idle(server.url) as (worker, ear), member(server.url) as (other, _):
+        worker.is_held = not came
+        await other.submit(new("c1", "c2"))
+        await until(lambda: worker.waiting or ear.claimed)
         await worker.close()
-        assert [(c.id, c.attempt, c.deaths) for c in (await other.turn((), 1)).claimed] == [("c1", 2, 0)]
+        back = [(c.id, c.attempt, c.deaths) for c in (await other.turn((), 9)).claimed]
+        assert back == [("c1", attempt, 0), ("c2", attempt, 0)]
         assert b"pushed" not in names(server)
+
+
+async def test_a_push_that_never_came_frees_its_part(server: Server) -> None:
+    """And the rest of what a member held counts, however it is given back."""
+    lanes = {**LANES, "p": LaneConfig(0, 9, partitions=Partitions.per_key())}
+    async with member(server.url, lanes=lanes, work=False) as (web, _), idle(server.url, lanes=lanes) as (worker, ear):
+        await web.submit(new("c1"))
+        await until(lambda: ear.claimed)
+        assert (await worker.turn((), 9)).claimed == []
+        worker.is_held = True
+        await web.submit(new("c2", lane="p", part="k"))
+        await until(lambda: worker.waiting)
+        await worker.close()
+        async with member(server.url, lanes=lanes) as (other, _):
+            back = {c.id: c.attempt for c in (await other.turn((), 9)).claimed}
+            assert back == {"c1": 2, "c2": 1}
 
 
 async def test_a_push_in_a_lane_that_is_new_comes_with_the_turn(server: Server) -> None:

@@ -1,7 +1,15 @@
 --@ core lane level ready final wake adopt
--- A member leaves: what it holds is ready again. Answers whether there is more to give back.
-Q.adopt(me)
-local ids = call('HRANDFIELD', k_held, 500)
+-- A member leaves: what it holds is ready again. request: ttl, pushed (as at a turn). Answers whether there is more to
+-- give back.
+local pushed, ids = Q.adopt(me), {}
+local has_begun = not pushed or pushed.token == request.pushed
+if has_begun then
+  ids = call('HRANDFIELD', k_held, 500)
+else -- it never came there: these first, and no attempt of theirs counts
+  for i = 1, pushed.count do
+    ids[i] = pushed.holds[2 * i - 1]
+  end
+end
 if #ids > 0 then
   call('HDEL', k_held, unpack(ids))
 end
@@ -11,6 +19,10 @@ for i = 1, #ids do
   if c and c.state == Q.RUNNING and c.holder == me then
     local l = Q.lane_of(c.lane)
     if not Q.has_ended(l, c) then
+      if not has_begun then
+        c.attempt = c.attempt - 1
+        Q.undo_start(l, c)
+      end
       Q.put_back(l, c)
     end
   end

@@ -2,10 +2,7 @@
 -- A replica has taken over, perhaps without the last moment: what this member is said to run and does not is ready
 -- again, since its end is lost. request: ids that it runs, pushed (as at a turn), ttl. Answers facts.
 -- A push that has not come to it is for its next turn.
-local raw_push = call('HGET', k_pushed, me)
-if raw_push and munpack(raw_push).token == request.pushed then
-  Q.adopt(me)
-end
+Q.adopt(me, request.pushed)
 local runs = {}
 for i = 1, #request.ids do
   runs[request.ids[i]] = true

@@ -126,6 +126,8 @@ class Exchange:
         self._running -= len(ends)
         whole = _Sum()
         likely = [branch for branch in self._in_turn() if branch.is_hungry or branch in news]
+        if want and not likely:  # somebody asks all the same: word of work may be on its way, or lost
+            likely = self._in_turn()
         if want or news:
             await self._round(news, _deal(want, likely), whole)
         else:  # nobody comes, to none of them

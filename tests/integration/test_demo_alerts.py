@@ -102,13 +102,17 @@ def in_monitor(run: Run) -> Spans:
 def in_prometheus(run: Run) -> Spans:
     """The same by the series that Prometheus writes at each evaluation while an alert fires."""
     spans: Spans = {}
-    for labels, samples in run.prometheus.samples('ALERTS{alertstate="firing"}', run.start - 30, run.end + 1):
+    begin, end = run.start - 30, run.end + 1
+    [(_, evaluated)] = run.prometheus.samples('queue:pending{queue="demo"}', begin, end)
+    following = dict(pairwise(at for at, _ in evaluated))  # one may have been left out on a machine that is too busy
+    for labels, samples in run.prometheus.samples('ALERTS{alertstate="firing"}', begin, end):
         mine = spans.setdefault(name_of(labels), [])
         for at, _ in samples:
-            if mine and at - mine[-1][1] <= 0.5 * INTERVAL:
-                mine[-1] = (mine[-1][0], at + INTERVAL)
+            over = following.get(at, at + INTERVAL)
+            if mine and mine[-1][1] == at:
+                mine[-1] = (mine[-1][0], over)
             else:
-                mine.append((at, at + INTERVAL))
+                mine.append((at, over))
     return spans
 
 

@@ -35,6 +35,8 @@ class Walk:
         self.gone: list[TrialMember] = []
         self.number = 0
         self.watched: list[str] = []
+        self.heard: dict[TrialMember, int] = {}
+        """How often each worker had been told of work before the latest submit."""
 
     async def run(self, steps: Sequence[Step]) -> None:
         """Takes the steps, comparing after each, and everything at the end."""
@@ -81,6 +83,7 @@ class Walk:
             ))
             for new in batch
         ]  # fmt: skip
+        self.heard = {worker: worker.ear.work for worker in self.members}
         found = await member.broker.submit(batch)
         assert found == wanted, f"{batch} gave {found} in place of {wanted}"
         taken = [receipt.id for receipt in found if receipt.answer == "accepted"]
@@ -94,12 +97,22 @@ class Walk:
         running = {one.id: one.running for one in (await self.keeper.broker.stats()).members}
         for member in self.members:
             count = running[member.id] - len(self.model.holds(self._number(member)))
-            given = member.ear.claimed
-            await self.trial.until(lambda: len(given) >= count, "a worker is told of what it was given")  # noqa: B023
+            given = await self._given(member, count)
             assert len(given) == count
             for got in given:
                 self._started(got, member)
             given.clear()
+
+    async def _given(self, member: TrialMember, count: int) -> list[Claimed]:
+        """What came to a worker unasked. It may be told only that there is work, and asks then."""
+
+        async def has_come() -> bool:
+            if len(member.ear.claimed) < count and member.ear.work > self.heard[member]:
+                await member.turn(0)
+            return len(member.ear.claimed) >= count
+
+        await self.trial.until(has_come, "a worker is told of what it was given")
+        return member.ear.claimed
 
     def _number(self, member: TrialMember) -> int:
         return self.trial.members.index(member)

@@ -125,13 +125,13 @@ class Exchange:
         news = self._sorted(ends, progress)
         self._running -= len(ends)
         whole = _Sum()
-        likely = [branch for branch in self._in_turn() if branch.is_hungry or branch in news]
-        if want and not likely:  # somebody asks all the same: word of work may be on its way, or lost
-            likely = self._in_turn()
+        known = self._in_turn()
         if want or news:
-            await self._round(news, _deal(want, likely), whole)
+            likely = [branch for branch in known if branch.is_hungry or branch in news]
+            wants = _deal(want, likely or known)  # who asks though none has called: word may be on its way, or lost
         else:  # nobody comes, to none of them
-            await self._round({}, dict.fromkeys(self._in_turn(), 0), whole)
+            wants = dict.fromkeys(known, 0)
+        await self._round(news, wants, whole)
         while (left := want - len(whole.claimed)) > 0:
             likely = [branch for branch in self._in_turn() if branch.is_hungry]
             if not likely:

@@ -12,7 +12,7 @@ from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_facts
 from lane_obs.distributed.redis.inbox import Inbox
 from lane_obs.distributed.redis.keys import Keys
 from lane_obs.distributed.redis.link import Link
-from lane_obs.distributed.redis.policy import pack_lanes
+from lane_obs.distributed.redis.policy import check_lane, pack_lanes
 from lane_obs.distributed.redis.program import load
 from lane_obs.distributed.redis.questions import Questions
 from lane_obs.distributed.redis.session import VERSION, Session
@@ -102,7 +102,8 @@ class RedisBroker(Questions):
         Raises:
             ConfigError: a lane asks for what this broker cannot do.
         """
-        pack_lanes(lanes, rate_limits)
+        for name, lane in lanes.items():
+            check_lane(name, lane)
 
     async def open(
         self,

@@ -30,13 +30,22 @@ def pack_lanes(lanes: Mapping[str, LaneConfig], rate_limits: Sequence[RateLimit]
     return [_pack_lane(name, lane, rate_limits) for name, lane in lanes.items()]
 
 
-def _pack_lane(name: str, lane: LaneConfig, rate_limits: Sequence[RateLimit]) -> list[Any]:
+def check_lane(name: str, lane: LaneConfig) -> None:
+    """Checks that this broker can do what a lane asks for.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     if lane.partitions is not None and lane.partitions.fair:
         raise ConfigError(
             f"lanes.{name}.partitions.fair", lane.partitions.fair, "give False: a RedisBroker has no fair partitions"
         )
     if abs(lane.priority) > _MOST:
         raise ConfigError(f"lanes.{name}.priority", lane.priority, f"give at most {_MOST} with a RedisBroker")
+
+
+def _pack_lane(name: str, lane: LaneConfig, rate_limits: Sequence[RateLimit]) -> list[Any]:
+    check_lane(name, lane)
     flags = _RUNS_LATE if lane.on_expiry is OnExpiry.RUN else 0
     limits = _pack_limits(lane, rate_limits)
     boost = lane.boost

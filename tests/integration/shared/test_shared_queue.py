@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -49,7 +50,7 @@ from tests.integration.shared.commands import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from lane_obs.distributed import Broker
 
@@ -479,40 +480,37 @@ async def test_a_member_that_shuts_down_claims_nothing_more(join: Join) -> None:
         assert found.state == "ready"
 
 
+@asynccontextmanager
+async def shut_while_idle(join: Join, manager: Any) -> AsyncIterator[None]:
+    """A worker that shuts down while it runs one command and is idle otherwise; that one ends at the end."""
+    first = worker(join)
+    await first.start()
+    running = await manager.submit("fast", hold, "it")
+    await begun("it").wait()
+    await asyncio.sleep(0.05)  # it has asked for more, and is idle
+    await first.shutdown()
+    yield
+    gate("it").set()
+    assert await running == "it"
+    await first.stop()
+
+
 async def test_what_comes_to_a_member_that_shuts_down_runs_elsewhere(join: Join) -> None:
     """Also where it was idle, and is given it: it gives it back, its attempt not counted."""
-    async with producer(join) as manager:
-        first = worker(join)
-        await first.start()
-        running = await manager.submit("fast", hold, "it")
-        await begun("it").wait()
-        await asyncio.sleep(0.05)  # it has asked for more, and is idle
-        await first.shutdown()
+    async with producer(join) as manager, shut_while_idle(join, manager):
         other = await manager.submit("fast", hold, "other")
         async with worker(join):
             await begun("other").wait()
             gate("other").set()
             assert (await other, other.attempt) == ("other", 1)
-            gate("it").set()
-            assert await running == "it"
-        await first.stop()
 
 
 async def test_what_is_left_for_a_member_that_shuts_down_runs_elsewhere(join: Join) -> None:
     """It is not told of it with the message, as it is too large for that, and does not ask for work any more."""
-    async with producer(join) as manager:
-        first = worker(join)
-        await first.start()
-        running = await manager.submit("fast", hold, "it")
-        await begun("it").wait()
-        await asyncio.sleep(0.05)  # it has asked for more, and is idle
-        await first.shutdown()
+    async with producer(join) as manager, shut_while_idle(join, manager):
         other = await manager.submit("fast", note, "x" * 200_000)
         async with worker(join):
             assert await other is None
-            gate("it").set()
-            assert await running == "it"
-        await first.stop()
 
 
 async def test_lanes_come_change_and_go_while_it_works(join: Join) -> None:

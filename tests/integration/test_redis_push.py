@@ -25,14 +25,22 @@ LEASE = 1.0
 
 
 class Slow(OnTrial):
-    """A member that what it is told reaches when the test lets it."""
+    """A member that what it is told reaches when the test lets it; what was still on its way is lost with the link."""
 
     def __init__(self, url: str, **options: Any) -> None:
         super().__init__(url, **options)
         self.waiting: list[bytes] = []
         self.is_held = False
+        self.subscribed = 0
         self._pass_on = self._inbox._take
         self._inbox._take = self._hold  # type: ignore[method-assign]
+        self._listens_anew = self._inbox.holding.listens_anew
+        self._inbox.holding.listens_anew = self._lose  # type: ignore[method-assign]
+
+    def _lose(self) -> None:
+        self.subscribed += 1
+        self.waiting.clear()
+        self._listens_anew()
 
     def _hold(self, payload: bytes) -> None:
         if self.is_held:
@@ -247,7 +255,9 @@ async def test_a_message_that_comes_after_the_answer_counts_once(server: Server)
         await until(lambda: ids(ear.claimed) == ["e1"])
 
 
-async def test_a_turn_whose_answer_is_lost_has_the_push_again(server: Server) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and-again"])
+async def test_a_turn_whose_answer_is_lost_has_the_push_again(server: Server, again: bool) -> None:
+    """The link breaks as a whole: its message comes before the member listens anew, or never."""
     with Proxy(server.port) as proxy:
         async with idle(proxy.url) as (worker, ear), member(server.url, work=False) as (web, _):
             worker.is_held = True
@@ -258,6 +268,10 @@ async def test_a_turn_whose_answer_is_lost_has_the_push_again(server: Server) ->
             turn = await worker.turn((), 2)
             assert [(c.id, c.body) for c in turn.claimed] == [("c1", b"c1"), ("d1", b"d1")]
             assert await running(web) == 2
+            if again:  # whichever was first before, now it listens after the answer
+                before = worker.subscribed
+                proxy.cut()
+                await until(lambda: worker.subscribed > before)
             worker.release()
             assert ear.claimed == []
 

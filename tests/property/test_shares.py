@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lane_obs.config import LaneConfig, RateLimit, check_lanes
 from lane_obs.distributed.partitioned.route import number_of, partition_of
-from lane_obs.distributed.partitioned.share import divide, divide_count, most_cost
+from lane_obs.distributed.partitioned.share import Divider, divide_count, most_cost
 from lane_obs.distributed.record import NewCommand
 from lane_obs.errors import ConfigError
 
@@ -57,10 +57,10 @@ def test_shares_add_up_or_are_refused(
     except ConfigError:
         assume(False)
     try:
-        shares = divide(lanes, most, limits, count)
+        shares = Divider(count).divide(lanes, most, limits)
     except ConfigError:
         with pytest.raises(ConfigError, match="fewer partitions"):
-            divide(lanes, most, limits, count)
+            Divider(count).divide(lanes, most, limits)
         return
     assert len(shares) == count
     for share in shares:
@@ -104,11 +104,36 @@ def test_they_do_not_hang_on_the_order_of_lanes(configs: list[LaneConfig], count
 
     def shares(some: Mapping[str, LaneConfig]) -> list[Share] | str:
         try:
-            return divide(some, None, (), count)
+            return Divider(count).divide(some, None, ())
         except ConfigError:
             return "refused"
 
     assert shares(lanes) == shares(dict(reversed(lanes.items())))
+
+
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), lane_configs()), min_size=2, max_size=6), COUNTS)
+def test_they_do_not_hang_on_what_was_divided_before(steps: list[dict[str, LaneConfig]], count: int) -> None:
+    """A lane comes, goes or changes: the shares are those that a process comes to which begins with these lanes."""
+
+    def shares(divider: Divider, lanes: Mapping[str, LaneConfig]) -> list[Share] | str:
+        try:
+            return divider.divide(lanes, None, ())
+        except ConfigError as error:
+            return str(error)
+
+    divider, lanes = Divider(count), dict[str, LaneConfig]()
+    for step in steps:
+        lanes = step if lanes.keys() & step else {**lanes, **step}
+        assert shares(divider, lanes) == shares(Divider(count), lanes)
+
+
+def test_a_lane_that_comes_leaves_the_shares_of_others() -> None:
+    """With thousands of lanes it must not take as long as all of them together."""
+    divider, lanes = Divider(3), {name: LaneConfig(0, 9) for name in "abc"}
+    before = divider.divide(lanes, None, ())
+    after = divider.divide({**lanes, "d": LaneConfig(1, 4)}, None, ())
+    for old, new in zip(before, after, strict=True):
+        assert all(new.lanes[name] is lane for name, lane in old.lanes.items())
 
 
 @given(st.integers(1, 10_000), COUNTS, st.integers(0, 8))
@@ -126,13 +151,13 @@ def test_the_six_default_reservations_fit() -> None:
     lanes = {name: LaneConfig(1, 8) for name in ("system", "control", "query", "session", "skill", "prompt")}
     for most, count in itertools.product(range(7, 30), range(2, 6)):
         if most > 6 + count:
-            assert sum(share.max_concurrency or 0 for share in divide(lanes, most, (), count)) == most
+            assert sum(share.max_concurrency or 0 for share in Divider(count).divide(lanes, most, ())) == most
 
 
 def test_what_cannot_be_divided_is_named() -> None:
     def refusal(lane: LaneConfig, most: int | None = None, limits: Sequence[RateLimit] = ()) -> str:
         with pytest.raises(ConfigError) as refused:
-            divide({"api": lane}, most, limits, 4)
+            Divider(4).divide({"api": lane}, most, limits)
         return str(refused.value)
 
     least = "is not allowed; give at least 4, or fewer partitions: each of 4 gets a share of it"
@@ -150,7 +175,7 @@ def test_what_cannot_be_divided_is_named() -> None:
 def refusal_of_reserved() -> str:
     lanes = {"a": LaneConfig(1, 4), "b": LaneConfig(1, 4), "c": LaneConfig(1, 4)}
     with pytest.raises(ConfigError) as refused:
-        divide(lanes, 4, (), 4)
+        Divider(4).divide(lanes, 4, ())
     return (
         str(refused.value)
         .replace("partition 0", "partition 1")

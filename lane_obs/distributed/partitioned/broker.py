@@ -13,7 +13,7 @@ from lane_obs.distributed.partitioned.ear import Ear
 from lane_obs.distributed.partitioned.exchange import Exchange
 from lane_obs.distributed.partitioned.overview import Overview
 from lane_obs.distributed.partitioned.questions import Questions
-from lane_obs.distributed.partitioned.share import divide, divide_count
+from lane_obs.distributed.partitioned.share import Divider, divide_count
 from lane_obs.distributed.partitioned.submits import Submits
 from lane_obs.distributed.partitioned.together import together
 from lane_obs.distributed.partitioned.watching import Watching
@@ -64,6 +64,7 @@ class PartitionedBroker(Questions):
         self._clock = clock or SystemClock()
         self._listener: Listener | None = None
         self._told = BrokerHealth(ready=False)
+        self._divider = Divider(self.partitions)
         self._shares: list[Share] = []
         self._note: PartitionNote | None = None
 
@@ -106,7 +107,7 @@ class PartitionedBroker(Questions):
         Raises:
             ConfigError: a limit is too small to be divided, or a partition's broker cannot do what a lane asks for.
         """
-        for part, share in zip(self._parts, divide(lanes, max_concurrency, rate_limits, self.partitions), strict=True):
+        for part, share in zip(self._parts, self._divider.divide(lanes, max_concurrency, rate_limits), strict=True):
             part.check(*share)
 
     async def open(
@@ -127,7 +128,7 @@ class PartitionedBroker(Questions):
         """
         if self._listener is not None:
             await self.close()
-        shares = divide(lanes, max_concurrency, rate_limits, self.partitions)
+        shares = self._divider.divide(lanes, max_concurrency, rate_limits)
         kept = divide_count("dead_letters", letters, self.partitions) if lanes else [letters] * self.partitions
         if self._note is not None:
             await self._note.check(self.partitions, looks=not lanes and not work)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.distributed.partitioned.merge import LetterMerge, merge_stats
-from lane_obs.distributed.partitioned.share import divide
 from lane_obs.distributed.partitioned.together import together
 from lane_obs.errors import UnknownLane
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
     from lane_obs.config import LaneConfig, RateLimit
     from lane_obs.distributed.partitioned.branch import Branch
-    from lane_obs.distributed.partitioned.share import Share
+    from lane_obs.distributed.partitioned.share import Divider, Share
     from lane_obs.distributed.partitioned.submits import Submits
     from lane_obs.distributed.port import Broker
     from lane_obs.distributed.view import BrokerStats, Found, Letter
@@ -30,6 +29,7 @@ class Questions:
     _branches: Sequence[Branch]
     _lanes: dict[str, LaneConfig]
     _limits: tuple[int | None, Sequence[RateLimit]]
+    _divider: Divider
     _shares: list[Share]
     _submits: Submits
 
@@ -50,9 +50,13 @@ class Questions:
             ConfigError: a limit is too small to be divided.
         """
         branches, whole = self._open(), {**self._lanes, **lanes}
-        shares = divide(whole, *self._limits, self.partitions)
+        shares = self._divider.divide(whole, *self._limits)
         changed = [
-            {name: lane for name, lane in share.lanes.items() if name in lanes or lane != before.lanes.get(name)}
+            {
+                name: lane
+                for name, lane in share.lanes.items()
+                if name in lanes or _differs(lane, before.lanes.get(name))
+            }
             for share, before in zip(shares, self._shares, strict=True)
         ]
         self._lanes.update(lanes)
@@ -127,3 +131,7 @@ class Questions:
     async def remove_letters(self, ids: Sequence[str] | None = None) -> int:
         """Forgets dead letters; see `Broker.remove_letters`."""
         return sum(await self._ask_all(lambda broker: broker.remove_letters(ids)))
+
+
+def _differs(lane: LaneConfig, before: LaneConfig | None) -> bool:
+    return lane is not before and lane != before  # most are the same: a look into each is slow for thousands

@@ -24,32 +24,67 @@ class Share(NamedTuple):
     rate_limits: tuple[RateLimit, ...]
 
 
-def divide(
-    lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit], count: int
-) -> list[Share]:
-    """The shares of all partitions. They follow from what is given alone, so that all processes come to the same.
+class Divider:
+    """Divides a queue's policies. It keeps the shares of lanes, so that one that comes does not have all divided anew.
 
-    Raises:
-        ConfigError: a limit is too small to be divided.
+    Args:
+        count: how many partitions there are.
     """
-    if not lanes or count == 1:  # without lanes nothing is put in force
-        return [Share(dict(lanes), max_concurrency, tuple(rate_limits))] * count
-    whole: list[int | None] = [None] * count
-    if max_concurrency is not None:
-        whole = [*divide_count("max_concurrency", max_concurrency, count)]
-    divided = _divide_lanes(lanes, whole, count)
-    limits = [_divide_limit("rate_limit", limit, count, str(n)) for n, limit in enumerate(rate_limits)]
-    shares = [
-        Share({name: own[part] for name, own in divided.items()}, whole[part], tuple(limit[part] for limit in limits))
-        for part in range(count)
-    ]
-    for part, share in enumerate(shares):
-        try:
-            check_lanes(share.lanes, share.max_concurrency, share.rate_limits)
-        except ConfigError as error:
-            wanted = f"give more, or fewer partitions: partition {part} has {error.value!r} of it; {error.allowed}"
-            raise ConfigError(error.field, max_concurrency, wanted) from error
-    return shares
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: dict[str, _Divided] = {}
+
+    def divide(
+        self, lanes: Mapping[str, LaneConfig], max_concurrency: int | None, rate_limits: Sequence[RateLimit]
+    ) -> list[Share]:
+        """The shares of all partitions. They follow from what is given alone, so that all processes come to the same.
+
+        Raises:
+            ConfigError: a limit is too small to be divided.
+        """
+        count = self._count
+        if not lanes or count == 1:  # without lanes nothing is put in force
+            return [Share(dict(lanes), max_concurrency, tuple(rate_limits))] * count
+        whole: list[int | None] = [None] * count
+        if max_concurrency is not None:
+            whole = [*divide_count("max_concurrency", max_concurrency, count)]
+        divided = self._divide_lanes(lanes, [share or 0 for share in whole])
+        limits = [_divide_limit("rate_limit", limit, count, str(n)) for n, limit in enumerate(rate_limits)]
+        shares = [
+            Share(
+                {name: own.shares[part] for name, own in divided.items()},
+                whole[part],
+                tuple(limit[part] for limit in limits),
+            )
+            for part in range(count)
+        ]
+        for part, share in enumerate(shares):
+            try:
+                check_lanes(share.lanes, share.max_concurrency, share.rate_limits)
+            except ConfigError as error:
+                wanted = f"give more, or fewer partitions: partition {part} has {error.value!r} of it; {error.allowed}"
+                raise ConfigError(error.field, max_concurrency, wanted) from error
+        self._kept = divided
+        return shares
+
+    def _divide_lanes(self, lanes: Mapping[str, LaneConfig], room: list[int]) -> dict[str, _Divided]:
+        """The lanes with their shares. What is reserved hangs on the other lanes that reserve, and on nothing else."""
+        reserving = {name: lane for name, lane in lanes.items() if lane.min_concurrency}
+        reserved = _divide_reserved(reserving, room)
+        none, kept, divided = [0] * self._count, self._kept, {}
+        for name, lane in lanes.items():
+            own, least = kept.get(name), reserved.get(name, none)
+            if own is None or own.lane is not lane or own.reserved != least:
+                own = _Divided(lane, least, _divide_lane(name, lane, least))
+            divided[name] = own
+        return divided
+
+
+class _Divided(NamedTuple):
+    lane: LaneConfig
+    reserved: list[int]
+    shares: list[LaneConfig]
 
 
 def divide_count(field: str, value: int, count: int, start: int = 0) -> list[int]:
@@ -72,21 +107,15 @@ def _deal(value: int, count: int, start: int) -> list[int]:
     return [each + ((part - start) % count < more) for part in range(count)]
 
 
-def _divide_lanes(lanes: Mapping[str, LaneConfig], whole: list[int | None], count: int) -> dict[str, list[LaneConfig]]:
-    """The shares of each lane. Where its larger ones begin follows from its name, so that no partition has them all."""
-    tops = {
-        name: divide_count(f"lanes.{name}.max_concurrency", lane.max_concurrency, count, number_of(name, count))
-        for name, lane in lanes.items()
-    }
-    reserved = _divide_reserved(lanes, tops, [share or 0 for share in whole])
-    return {name: _divide_lane(name, lane, reserved[name], tops[name], count) for name, lane in lanes.items()}
+def _divide_top(name: str, lane: LaneConfig, count: int) -> list[int]:
+    """Where the larger shares of a lane begin follows from its name, so that no partition has them all."""
+    return divide_count(f"lanes.{name}.max_concurrency", lane.max_concurrency, count, number_of(name, count))
 
 
-def _divide_reserved(
-    lanes: Mapping[str, LaneConfig], tops: Mapping[str, list[int]], room: list[int]
-) -> dict[str, list[int]]:
+def _divide_reserved(lanes: Mapping[str, LaneConfig], room: list[int]) -> dict[str, list[int]]:
     """The reservations: each one more than others where most of the partition's slots are free, within its maximum."""
-    count, shares, room = len(room), {}, list(room)
+    count, shares = len(room), {}
+    tops = {name: _divide_top(name, lane, count) for name, lane in lanes.items()}
     fits = {
         name: [part for part in range(count) if tops[name][part] > lanes[name].min_concurrency // count]
         for name in lanes
@@ -100,7 +129,9 @@ def _divide_reserved(
     return shares
 
 
-def _divide_lane(name: str, lane: LaneConfig, reserved: list[int], tops: list[int], count: int) -> list[LaneConfig]:
+def _divide_lane(name: str, lane: LaneConfig, reserved: list[int]) -> list[LaneConfig]:
+    count = len(reserved)
+    tops = _divide_top(name, lane, count)
     pending: list[int] | list[None] = [None] * count
     if lane.max_pending is not None:
         pending = divide_count(f"lanes.{name}.max_pending", lane.max_pending, count, number_of(name, count))

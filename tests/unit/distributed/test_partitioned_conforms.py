@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lane_obs.distributed import LocalBroker
-from lane_obs.distributed.partitioned import broker, questions, submits
-from lane_obs.distributed.partitioned.share import divide
+from lane_obs.distributed.partitioned import broker, submits
+from lane_obs.distributed.partitioned.share import Divider
 from lane_obs.testing import BROKER_CHECKS, check_broker
 from tests.unit.distributed.known_parts import LEFT_OUT, OnTrial
 
@@ -58,9 +58,9 @@ async def test_one_of_three_partitions_that_has_it_all(
     name: str, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All commands and whole limits in one of them: what the other two say must not come between."""
+    undivided = Divider(1).divide
     monkeypatch.setattr(submits, "partition_of", lambda _command, _count: 1)
-    monkeypatch.setattr(broker, "divide", lambda lanes, most, limits, count: divide(lanes, most, limits, 1) * count)
+    monkeypatch.setattr(Divider, "divide", lambda divider, *policies: undivided(*policies) * divider._count)
     monkeypatch.setattr(broker, "divide_count", lambda _field, value, count: [value] * count)
-    monkeypatch.setattr(questions, "divide", lambda lanes, most, limits, count: divide(lanes, most, limits, 1) * count)
     await clock.run(check_broker(Queues(clock, 3), lease=LEASE, result_ttl=TTL, clock=clock, only=[name]))
     assert clock.pending == 0

@@ -133,6 +133,28 @@ async def deadlines_leave_what_runs(trial: Trial) -> None:
     await trial.fact(FactKind.EXPIRED, "c2")
 
 
+async def what_comes_back_late_leaves_nothing(trial: Trial) -> None:
+    """However a command comes back after its deadline, alone or with others, it has expired, and only that."""
+    member = await trial.member()
+    ways = [("ready", 0.0), ("backoff", 0.0), ("ready", 0.05), ("backoff", 0.05)]
+    expired: list[str] = []
+    for together in (*([way] for way in ways), ways):
+        ids = [f"c{len(expired) + n}" for n in range(len(together))]
+        await member.put("a", *ids, deadline=0.3)
+        claimed = await member.claim_all(len(ids))
+        await trial.pass_time(0.4)
+        ends = [done(one, state, delay=delay) for one, (state, delay) in zip(claimed, together, strict=True)]
+        equal(await member.claim(0, *ends), [], "claims of what has expired")
+        expired += ids
+        await trial.fact(FactKind.EXPIRED, *expired)
+        await trial.pass_time()  # the delays are over
+        equal(await member.claim(9), [], "claims of what has expired")
+    lane = (await member.broker.stats()).lanes["a"]
+    equal((lane.ready, lane.delayed, lane.backoff, lane.running), (0, 0, 0, 0), "what is left")
+    await member.put("a", "next")
+    await member.succeed(await member.claim_one())
+
+
 async def a_live_command_is_found(trial: Trial) -> None:
     """`find` tells of each state, and of nothing once it has ended."""
     lanes = {"a": LaneConfig(1, 2), "b": LaneConfig(1, 9, priority=-5)}
@@ -166,5 +188,6 @@ async def _found(member: TrialMember, command_id: str) -> Found:
 
 CHECKS: Final[tuple[Callable[[Trial], Awaitable[None]], ...]] = (
     a_cancel_ends_what_waits, a_cancel_tells_who_runs, a_cancel_is_not_forgotten, what_waits_given_back_can_end,
-    deadlines_end_what_waits, deadlines_leave_what_runs, a_live_command_is_found,
+    deadlines_end_what_waits, deadlines_leave_what_runs, what_comes_back_late_leaves_nothing,
+    a_live_command_is_found,
 )  # fmt: skip

@@ -175,8 +175,8 @@ end
 if #request.ids > 0 then
   take_ends()
 end
+Q.save_waiting() -- what comes back may be due, or past its deadline
 Q.pass_due()
-Q.save_waiting()
 if pushed and pushed.token ~= request.pushed then
   missed = answer_missed(pushed)
 end

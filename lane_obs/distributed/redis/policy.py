@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from lane_obs.config import LaneConfig, PriorityBoost, RateLimit
 
-_LIMITED, _BOOSTED, _AGEING, _RUNS_LATE = 1, 2, 4, 8
+_LIMITED, _BOOSTED, _AGEING, _RUNS_LATE, _DIVIDED = 1, 2, 4, 8, 16
 _MOST: Final = 2**31 - 1
 
 
@@ -53,6 +53,8 @@ def _pack_lane(name: str, lane: LaneConfig, rate_limits: Sequence[RateLimit]) ->
         flags |= _LIMITED
     if boost is not None:
         flags |= _AGEING if boost.is_ageing else _BOOSTED
+    if lane.partitions is not None:
+        flags |= _DIVIDED
     most = -1 if lane.max_pending is None else lane.max_pending
     rest = {
         "overflow": str(lane.overflow),

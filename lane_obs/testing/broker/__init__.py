@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.clock import SystemClock
 from lane_obs.distributed.port import Broker
-from lane_obs.testing.broker import ends, intake, leases, letters, limits, order, parts, results, wakes
+from lane_obs.testing.broker import ages, ends, intake, leases, letters, limits, order, parts, results, wakes
 from lane_obs.testing.broker.trial import BrokerOnTrial, Trial
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ __all__ = ["BROKER_CHECKS", "BrokerOnTrial", "check_broker"]
 
 _CHECKS: Final[dict[str, Callable[[Trial], Awaitable[None]]]] = {
     check.__name__: check
-    for module in (intake, order, limits, parts, leases, results, ends, letters, wakes)
+    for module in (intake, order, ages, limits, parts, leases, results, ends, letters, wakes)
     for check in module.CHECKS
 }
 BROKER_CHECKS: Final = tuple(_CHECKS)

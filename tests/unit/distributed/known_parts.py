@@ -63,6 +63,7 @@ _SMALL: Final = (
     "policies_are_replaced",
     "reservations_hold",
     "sums_are_whole",
+    "the_longest_ready_gives_way",
     "what_is_given_back_may_wait",
 )
 _WHOLE: Final = (

@@ -2,7 +2,7 @@
 -- ready, delayed, backoff, running, held by partitions, dead, paused, gated; priority, min, max, most pending (-1: none),
 -- flags; level, when last served and lined up, place (0: none, 1: own, 2: open).
 Q.LANE = '<ddddddddddddddddd'
-Q.LIMITED, Q.BOOSTED, Q.AGEING, Q.RUNS_LATE, Q.OWN, Q.OPEN = 1, 2, 4, 8, 1, 2
+Q.LIMITED, Q.BOOSTED, Q.AGEING, Q.RUNS_LATE, Q.DIVIDED, Q.OWN, Q.OPEN = 1, 2, 4, 8, 16, 1, 2
 Q.lanes, Q.touched = {}, {}
 
 function Q.keep_lane(l)

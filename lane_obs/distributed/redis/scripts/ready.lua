@@ -30,6 +30,23 @@ function Q.place_behind(l, c)
   return Q.part_field(l, c) .. spack('>I6', c.seq) .. c.id
 end
 
+-- A ready command that is behind another one of its part; its lane has those by age, too.
+function Q.put_behind(l, c)
+  call('ZADD', k_behind, '0', Q.place_behind(l, c))
+  call('ZADD', k_behind_by_age, '0', Q.place_by_age(l, c))
+  l.held = l.held + 1
+end
+
+function Q.take_from_behind(l, c)
+  call('ZREM', k_behind, Q.place_behind(l, c))
+  call('ZREM', k_behind_by_age, Q.place_by_age(l, c))
+  l.held = l.held - 1
+end
+
+function Q.place_by_age(l, c)
+  return l.prefix .. spack('>I7I6', c.since, c.seq) .. c.id
+end
+
 -- A part's head: whether it has started, its number, its level, its id.
 function Q.hold_part(l, c, started)
   call('HSET', k_parts, Q.part_field(l, c), spack('>BI6I4', started, c.seq, c.level) .. c.id)
@@ -44,14 +61,13 @@ function Q.enter_part(l, c)
     if id == c.id then
       return true
     end
-    l.held = l.held + 1
     if started == 1 or number < c.seq then
-      call('ZADD', k_behind, '0', Q.place_behind(l, c))
+      Q.put_behind(l, c)
       return false
     end
-    local other = { id = id, seq = number, level = level, part = c.part }
-    call('ZREM', k_ready, Q.place_in_line(l, other))
-    call('ZADD', k_behind, '0', Q.place_behind(l, other))
+    local other = Q.to_command(id, call('HGET', k_heads, id))
+    call('ZREM', k_ready, l.prefix .. spack('>I4I6', level, number) .. id)
+    Q.put_behind(l, other)
   end
   Q.hold_part(l, c, Q.has(c, Q.STARTED) and 1 or 0)
   return true
@@ -68,8 +84,7 @@ function Q.leave_part(l, c)
   end
   local id = ssub(member, #field + 7)
   local other = Q.to_command(id, call('HGET', k_heads, id))
-  call('ZREM', k_behind, member)
-  l.held = l.held - 1
+  Q.take_from_behind(l, other)
   if l.gated ~= 0 then
     Q.leave_gate(l)
   end
@@ -175,8 +190,7 @@ function Q.take_out(l, c)
       Q.leave_gate(l)
     end
     if call('ZREM', k_ready, Q.place_in_line(l, c)) == 0 and Q.has(c, Q.PARTED) then
-      call('ZREM', k_behind, Q.place_behind(l, c))
-      l.held = l.held - 1
+      Q.take_from_behind(l, c)
     end
   end
 end

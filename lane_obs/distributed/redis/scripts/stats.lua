@@ -1,19 +1,14 @@
---@ core
+--@ core oldest
 -- The whole queue: numbers, lanes, members, ends by state.
-local LANE = '<ddddddddddddd'
+local LANE, BOOSTED = '<ddddddddddddd', 2
 local names, lanes = call('HGETALL', k_names), {}
 
 local function add_lane(name, code)
   local prefix = spack('>I4', code)
-  local ready, delayed, backoff, busy, _, dead, paused, _, priority, min, max, most =
+  local ready, delayed, backoff, busy, _, dead, paused, _, priority, min, max, most, flags =
     sunpack(LANE, call('HGET', k_state, prefix))
-  local since
-  if ready > 0 then
-    local first = call('ZRANGE', k_ready, '[' .. prefix, '(' .. spack('>I4', code + 1), 'BYLEX', 'LIMIT', 0, 1)
-    local raw = first[1] and call('HGET', k_heads, ssub(first[1], 15))
-    since = raw and Q.to_command('', raw).since
-  end
-  lanes[#lanes + 1] = { name, ready, delayed, backoff, busy, dead, since and (now - since) / 1000000 or false,
+  local oldest = ready > 0 and Q.oldest(prefix, band(flags, BOOSTED) ~= 0)
+  lanes[#lanes + 1] = { name, ready, delayed, backoff, busy, dead, oldest and (now - oldest.since) / 1000000 or false,
     paused == 1, priority, min, max, most }
 end
 

@@ -1,4 +1,4 @@
---@ core registered lane level ready final wake give
+--@ core registered lane level ready oldest final wake give
 --@late limit start claim hand push
 -- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
@@ -45,6 +45,15 @@ local function save_bodies()
   end
 end
 
+-- Which command of a lane gives way: its first, or, where it has an order of its own, the one that is ready for the longest.
+local function first_to_go(l)
+  if band(l.flags, Q.BOOSTED + Q.DIVIDED) ~= 0 then
+    return Q.oldest(l.prefix, band(l.flags, Q.BOOSTED) ~= 0)
+  end
+  local first = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)[1]
+  return first and Q.to_command(ssub(first, 15), call('HGET', k_heads, ssub(first, 15)))
+end
+
 -- Makes room in a full lane, or refuses; true where the command may come in.
 local function has_room(i, l, id)
   if l.most < 0 or l.ready + l.delayed + l.backoff < l.most then
@@ -55,12 +64,11 @@ local function has_room(i, l, id)
     save_bodies()
     Q.save_waiting()
     while l.ready + l.delayed + l.backoff >= l.most do -- more than once where retries came back above the bound
-      local oldest = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)
-      if not oldest[1] then
+      local c = first_to_go(l)
+      if not c then
         refuse(i, 'full', id)
         return false
       end
-      local c = Q.to_command(ssub(oldest[1], 15), call('HGET', k_heads, ssub(oldest[1], 15)))
       Q.take_out(l, c)
       Q.end_it(l, c, 'dropped', 'failed')
     end

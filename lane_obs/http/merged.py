@@ -9,6 +9,7 @@ what is live, not on how many processes there were.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -154,8 +155,10 @@ class _Place:
         self._last = [family for family in families if family.type in _GROWING and family.name not in _OF_ALL]
 
     def end(self, run: int, families: list[Family]) -> None:
-        """Takes what a process said last."""
+        """Takes what a process said last: it may be on its way while a scrape sees more."""
+        seen = self._last if run == self._run else []
         self.take(run, families)
+        self._last = _at_least(self._last, seen)
         self.forget_gauges()
         self._carry()
         self._ended = max(run, self._ended)
@@ -205,6 +208,22 @@ def _scrape(worker: Worker) -> list[Family] | None:
         _logger.warning("process %s gave no metrics: %d %s", worker.name, status, body[:200].decode(errors="replace"))
         return None
     return read_families(body.decode())
+
+
+def _at_least(families: list[Family], seen: list[Family]) -> list[Family]:
+    """Counters, none below what was seen of it."""
+    values = {(series.name, series.labels): float(series.value) for family in seen for series in family.series}
+    return [
+        family._replace(
+            series=[
+                series._replace(
+                    value=_text(max(float(series.value), values.get((series.name, series.labels), -math.inf)))
+                )
+                for series in family.series
+            ]
+        )
+        for family in families
+    ]
 
 
 def _sum(name: str, before: float | None, now: float) -> float:

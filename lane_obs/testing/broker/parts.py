@@ -82,7 +82,7 @@ async def what_never_started_gives_way_in_its_partition(trial: Trial) -> None:
     """A command that was given back has not started: one with a lower number that becomes ready then goes first."""
     member = await trial.member(_LANES)
     for name, delay in (("p", 0.0), ("q", 0.1)):
-        await member.submit(new(f"{name}1", part=name, delay=0.3), new(f"{name}2", part=name))
+        await member.submit(new(f"{name}1", part=name, delay=0.8), new(f"{name}2", part=name))
         second = await member.claim_one()
         equal(second.id, f"{name}2", "what is ready in a partition")
         await member.claim(0, done(second, "ready", delay=delay))

@@ -155,6 +155,24 @@ def test_what_a_process_says_late_of_itself_is_not_counted_twice(places: Places)
         assert DEPTH not in places.samples()
 
 
+def test_last_words_that_a_scrape_outruns_take_nothing_back(places: Places) -> None:
+    process = Process()
+    process.done.labels("a").inc(2)
+    process.took.labels("a").observe(0.5)
+    with process.served() as url:
+        places.put(0, url)
+        text = process.text()
+        process.done.labels("a").inc()
+        process.took.labels("a").observe(1.5)
+        before = places.samples()
+        places.merged.note_last_words("0", 1, text)
+        after = places.samples()
+    places.put(0, None)
+    counted = {name for name in before if name.startswith(("done", "took"))}
+    assert {name: after[name] for name in counted} == {name: before[name] for name in counted}
+    assert {name: places.samples()[name] for name in counted} == {name: before[name] for name in counted}
+
+
 def test_one_that_gives_no_answer_keeps_its_counters_and_is_counted(
     places: Places, caplog: pytest.LogCaptureFixture
 ) -> None:

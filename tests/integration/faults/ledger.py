@@ -41,5 +41,6 @@ class Ledger:
 
 
 def read(path: Path) -> list[Line]:
-    """All lines, in the order in which they were written."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """All lines, in the order in which they were written, but for one that is just being written."""
+    whole, _, _ = path.read_text().rpartition("\n")
+    return [json.loads(line) for line in whole.splitlines()]

@@ -260,6 +260,8 @@ async def test_a_lane_never_runs_more_than_its_maximum_over_all_members(join: Jo
     lanes = {"two": LaneConfig(1, 2)}
     async with producer(join, lanes) as manager, worker(join, lanes), worker(join, lanes):
         handles = [await manager.submit("two", hold, f"h{number}") for number in range(6)]
+        for number in range(2):
+            await begun(f"h{number}").wait()
         for number in range(6):
             gate(f"h{number}").set()
         assert [await handle for handle in handles] == [f"h{number}" for number in range(6)]

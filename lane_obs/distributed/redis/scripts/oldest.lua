@@ -3,8 +3,9 @@
 Q.MOST_READ = 100 -- of those that came back: with more of them in front, the oldest of these
 
 --@cold
--- prefix: the lane's; has_levels: whether its commands are on several. What is new must be written before; nil for none.
-function Q.oldest(prefix, has_levels)
+-- prefix: the lane's; has_levels: whether its commands are on several; held: how many are behind others. What is new must be
+-- written before; nil for none.
+function Q.oldest(prefix, has_levels, held)
   local oldest, from = nil, '[' .. prefix
   local until_ = '(' .. spack('>I4', sunpack('>I4', prefix) + 1)
 
@@ -29,7 +30,7 @@ function Q.oldest(prefix, has_levels)
       break
     end
   end
-  local behind = call('ZRANGE', k_behind_by_age, '[' .. prefix, until_, 'BYLEX', 'LIMIT', 0, 1)[1]
+  local behind = held > 0 and call('ZRANGE', k_behind_by_age, '[' .. prefix, until_, 'BYLEX', 'LIMIT', 0, 1)[1]
   if behind then
     look_at(ssub(behind, 18))
   end

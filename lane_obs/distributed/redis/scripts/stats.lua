@@ -5,9 +5,9 @@ local names, lanes = call('HGETALL', k_names), {}
 
 local function add_lane(name, code)
   local prefix = spack('>I4', code)
-  local ready, delayed, backoff, busy, _, dead, paused, _, priority, min, max, most, flags =
+  local ready, delayed, backoff, busy, held, dead, paused, _, priority, min, max, most, flags =
     sunpack(LANE, call('HGET', k_state, prefix))
-  local oldest = ready > 0 and Q.oldest(prefix, band(flags, BOOSTED) ~= 0)
+  local oldest = ready > 0 and Q.oldest(prefix, band(flags, BOOSTED) ~= 0, held)
   lanes[#lanes + 1] = { name, ready, delayed, backoff, busy, dead, oldest and (now - oldest.since) / 1000000 or false,
     paused == 1, priority, min, max, most }
 end

@@ -48,7 +48,7 @@ end
 -- Which command of a lane gives way: its first, or, where it has an order of its own, the one that is ready for the longest.
 local function first_to_go(l)
   if band(l.flags, Q.BOOSTED + Q.DIVIDED) ~= 0 then
-    return Q.oldest(l.prefix, band(l.flags, Q.BOOSTED) ~= 0)
+    return Q.oldest(l.prefix, band(l.flags, Q.BOOSTED) ~= 0, l.held)
   end
   local first = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)[1]
   return first and Q.to_command(ssub(first, 15), call('HGET', k_heads, ssub(first, 15)))

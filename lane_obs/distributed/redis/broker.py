@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.config.check import to_count, to_seconds
 from lane_obs.distributed.record import Answer, Receipt, Result, Turn
-from lane_obs.distributed.redis.frame import decode, encode, pack_turn, to_facts, to_results, to_turn
+from lane_obs.distributed.redis.frame import decode, encode, join_turns, pack_turn, to_facts, to_results, to_turn
 from lane_obs.distributed.redis.inbox import Inbox
 from lane_obs.distributed.redis.keys import Keys
 from lane_obs.distributed.redis.link import Link
@@ -243,7 +243,7 @@ class RedisBroker(Questions):
             pushed = self._inbox.holding.pushed if self.pushes else -1
             some = pack_turn(self._turns, self._times, pushed, ends[:_BATCH], min(want, _BATCH), progress[:_BATCH])
             part = await self._turn(some, [(end.id, end.token) for end in ends[:_BATCH]], want > 0)
-            whole = part if whole is None else _joined(whole, part)
+            whole = part if whole is None else join_turns(whole, part)
             if last or (len(ends) <= _BATCH and len(progress) <= _BATCH and len(part.claimed) < min(want, _BATCH)):
                 return whole
             ends, progress, want = ends[_BATCH:], progress[_BATCH:], want - len(part.claimed)
@@ -253,8 +253,11 @@ class RedisBroker(Questions):
         self._inbox.is_unsure = False
         holding = self._inbox.holding
         request = {"ids": holding.ids(), "pushed": holding.pushed, "ttl": self._ttl}
-        answer = await self._session.ask("resync", request, wait=None)
-        self._inbox.tell_facts(decode(answer[0])[0], answer[1:])
+        more = True
+        while more:
+            answer = await self._session.ask("resync", request, wait=None)
+            more, rows = decode(answer[0])
+            self._inbox.tell_facts(rows, answer[1:])
 
     async def _turn(self, parts: list[bytes], ended: Sequence[tuple[str, int]], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
         self._unanswered = parts, ended, wanted
@@ -293,7 +296,3 @@ class RedisBroker(Questions):
     def leading_stats(self) -> BrokerStats | None:
         """How the queue was at the last heartbeat; `None` unless this member leads. From any thread."""
         return self._inbox.leading_stats()
-
-
-def _joined(first: Turn, then: Turn) -> Turn:
-    return Turn(first.stale + then.stale, first.claimed + then.claimed, first.facts + then.facts, then.next_due)

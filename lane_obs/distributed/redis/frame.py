@@ -67,6 +67,11 @@ def to_turn(answer: Sequence[bytes], lanes: Mapping[int, str]) -> tuple[Turn, in
     return Turn(stale, claimed, told, None if due is False else max(float(due), 0.0)), pushed
 
 
+def join_turns(first: Turn, then: Turn) -> Turn:
+    """The answers of two turns, as one."""
+    return Turn(first.stale + then.stale, first.claimed + then.claimed, first.facts + then.facts, then.next_due)
+
+
 def to_claimed(
     rows: Sequence[Any], odd: Sequence[Any], token: int, bodies: Sequence[bytes], lanes: Mapping[int, str]
 ) -> list[Claimed]:

@@ -64,6 +64,13 @@ function Q.may_start(at)
   return (at == Q.OWN and (Q.limit < 0 or Q.running < Q.limit)) or (at == Q.OPEN and Q.held < Q.limit)
 end
 
+-- A call with many words: Lua passes some thousands at once and no more.
+function Q.call_with(name, key, words)
+  for from = 1, #words, 4000 do
+    call(name, key, unpack(words, from, math.min(from + 3999, #words)))
+  end
+end
+
 -- Writes all lanes that were touched; tells whether one of them may start something.
 function Q.save_lanes()
   local state, out, into, may = {}, { {}, {} }, { {}, {} }, false
@@ -88,15 +95,9 @@ function Q.save_lanes()
       l.priority, l.min, l.max, l.most, l.flags, l.level, l.served, l.asked, at)
   end
   for at = 1, 2 do
-    if #out[at] > 0 then
-      call('ZREM', Q.SETS[at], unpack(out[at]))
-    end
-    if #into[at] > 0 then
-      call('ZADD', Q.SETS[at], unpack(into[at]))
-    end
+    Q.call_with('ZREM', Q.SETS[at], out[at])
+    Q.call_with('ZADD', Q.SETS[at], into[at])
   end
-  if #state > 0 then
-    call('HSET', k_state, unpack(state))
-  end
+  Q.call_with('HSET', k_state, state)
   return may
 end

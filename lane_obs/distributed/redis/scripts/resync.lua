@@ -1,17 +1,23 @@
 --@ core registered lane level ready final wake adopt
 -- A replica has taken over, perhaps without the last moment: what this member is said to run and does not is ready
--- again, since its end is lost. request: ids that it runs, pushed (as at a turn), ttl. Answers facts.
+-- again, since its end is lost. request: ids that it runs, pushed (as at a turn), ttl. Answers whether there
+-- is more, and facts.
 -- A push that has not come to it is for its next turn.
 Q.adopt(me, request.pushed)
+local MOST = 500
 local runs = {}
 for i = 1, #request.ids do
   runs[request.ids[i]] = true
 end
 local held, lost = call('HKEYS', k_held), {}
 for i = 1, #held do
-  if not runs[held[i]] then
+  if not runs[held[i]] and #lost <= MOST then
     lost[#lost + 1] = held[i]
   end
+end
+local more = #lost > MOST
+if more then
+  lost[#lost] = nil
 end
 if #lost > 0 then
   call('HDEL', k_held, unpack(lost))
@@ -31,4 +37,4 @@ for i = 1, #lost do
   end
 end
 Q.save_all()
-return Q.answer_with({ Q.facts }, Q.fact_bodies)
+return Q.answer_with({ more, Q.facts }, Q.fact_bodies)

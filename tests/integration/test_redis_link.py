@@ -306,7 +306,7 @@ async def test_a_server_with_too_many_clients_is_waited_for(start_server: Any) -
 async def test_a_quiet_subscription_stays(server: Server) -> None:
     heard: list[bytes] = []
     subscribed: list[bool] = []
-    async with connected(server.url, 0.05) as link:
+    async with connected(server.url, 0.25) as link:
         link.subscribe(["{q}:one"], heard.append, lambda: subscribed.append(True))
         await until(lambda: subscribed)
         pings = int(server.info("commandstats")["cmdstat_ping"].partition("calls=")[2].partition(",")[0])

@@ -59,6 +59,7 @@ class Watches:
         """How often in a row the broker could not be asked."""
         self._again: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancels: set[asyncio.Task[None]] = set()
 
     def add(self, handle: SharedHandle[Any]) -> None:
         """Someone waits for a command; the broker is asked at the end of this turn of the loop."""
@@ -93,7 +94,7 @@ class Watches:
 
     def cancel(self, command_id: str) -> None:
         """Has the broker cancel a command."""
-        self._start(self._cancel(command_id))
+        self._start(self._cancel(command_id), self._cancels)
 
     async def _cancel(self, command_id: str) -> None:
         try:
@@ -104,7 +105,7 @@ class Watches:
     def _flush_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            self._start(self._flush())
+            self._start(self._flush(), self._tasks)
 
     async def _flush(self) -> None:
         self._is_due = False
@@ -116,10 +117,11 @@ class Watches:
             # Someone may wait again by now, and the broker have heard of that before it heard of the end.
             await self._watch([key for key in gone if key in self._watched])
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+    @staticmethod
+    def _start(call: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _watch(self, ids: Sequence[str]) -> None:
         if not ids:
@@ -164,8 +166,10 @@ class Watches:
             handle.progress = decode_value(None, progress.data)
 
     async def close(self) -> None:
-        """Ends what is under way; those who still wait are told that the result is not known."""
+        """Sees cancels through, and ends all else; those who still wait are told that the result is not known."""
         self._closed = True
+        if self._cancels:
+            await asyncio.wait(self._cancels)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

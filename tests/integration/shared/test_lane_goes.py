@@ -72,3 +72,20 @@ async def test_a_lane_that_goes_at_once_refuses_those_who_wait_for_room_there(jo
             await late
         async with QueueManager(LANES, broker=join()):
             assert await kept == 0
+
+
+async def test_who_waits_for_room_in_a_lane_that_others_have_made_anew_is_told(join: Join) -> None:
+    async with (
+        QueueManager(LANES, broker=join(), work=False) as manager,
+        QueueManager(LANES, broker=join(), work=False) as other,
+    ):
+        await other.remove_lane("goes")
+        while "goes" in (await other.cluster.stats()).lanes:
+            await asyncio.sleep(0)
+        other.add_lane("goes", LANES["goes"])
+        while "goes" not in (await other.cluster.stats()).lanes:
+            await asyncio.sleep(0)
+        waiting = [asyncio.ensure_future(manager.submit("goes", add, number, 0)) for number in range(4)]
+        await waiting[0]
+        async with QueueManager(LANES, broker=join()), asyncio.timeout(10):
+            assert [await (await one) for one in waiting] == [0, 1, 2, 3]

@@ -105,9 +105,13 @@ class Durability:
         if lane.is_durable:
             self._recovery.lane_added(lane.name)
 
-    def may_bring_back(self, lane: Lane) -> bool:
+    def may_fill(self, lane: Lane) -> bool:
         """Whether stored commands of a lane may be on their way."""
         return lane.is_durable and self._recovery.is_reading
+
+    @staticmethod
+    def refuse_lane(_lane: Lane) -> None:
+        """Nothing: who waits for room in a lane does so before the storage hears of it."""
 
     @property
     def is_recovered(self) -> bool:

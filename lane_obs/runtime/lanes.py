@@ -161,6 +161,7 @@ class Lanes:
     async def _until_empty(self, home: Lane, ends: float | None, *, cancel: bool) -> None:
         if cancel:
             self._intake.room.refuse(home)
+            self._keeper.refuse_lane(home)
         while True:
             if cancel:
                 self._cancel(home)
@@ -172,7 +173,7 @@ class Lanes:
             await self._change(home, ends)
 
     def _is_empty(self, home: Lane) -> bool:
-        return not (home.live or self._intake.room.is_used(home) or self._keeper.may_bring_back(home))
+        return not (home.live or self._intake.room.is_used(home) or self._keeper.may_fill(home))
 
     def _cancel(self, home: Lane) -> None:
         """Cancels what is in a lane; what was told so before and still runs is left alone."""

@@ -46,6 +46,21 @@ async def test_a_script_runs_with_its_keys_and_any_bytes(server: Server) -> None
         assert await link.run(GET, ["{a}:none"], [], wait=None) is None
 
 
+@pytest.mark.both_loops
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_link_can_be_closed_at_any_moment_of_its_coming_about(server: Server, turns: int) -> None:
+    """uvloop says nothing to a connection that is given up in the very turn in which it comes about."""
+    link = Link(server.url, timeout=5)
+    link.subscribe(["{a}"], lambda _: None, lambda: None)
+    asking = asyncio.ensure_future(link.run(GET, ["{a}"], [], wait=5))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing = asyncio.ensure_future(link.close())
+    await until(closing.done)
+    assert not isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)
+    await until(lambda: clients(server) == 0)
+
+
 async def test_calls_at_once_share_one_connection_and_each_gets_its_own_answer(server: Server) -> None:
     async with connected(server.url) as link:
         answers = await asyncio.gather(*(link.run(ECHO, ["{a}"], [number], wait=5) for number in range(2_000)))

@@ -161,7 +161,7 @@ class PartitionedBroker(Questions):
         self._branches = branches
         self._exchange = Exchange(branches, clock, lambda: self.concurrency, listener)
         self._submits = Submits(branches, self._lanes)
-        self._watching = Watching(self._submits.homes, listener)
+        self._watching = Watching(self._submits.homes, listener, clock)
         self._overview = Overview(branches, clock)
         return [Ear(branch, self._exchange, self._watching, listener, self._state_changed) for branch in branches]
 
@@ -170,7 +170,7 @@ class PartitionedBroker(Questions):
         listener = self._listener
         if listener is None or not self.member:
             return
-        if not branch.error:
+        if branch.broker.health().ready:  # also one that denies its work
             self._watching.renew(branch)
         if came_back:  # what it told of work meanwhile is lost
             self._exchange.on_work(branch)

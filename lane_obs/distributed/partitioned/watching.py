@@ -7,6 +7,8 @@ import contextvars
 import dataclasses
 from typing import TYPE_CHECKING, Final
 
+from lane_obs.clock import sleep
+from lane_obs.distributed.denial import delay_after_denial
 from lane_obs.distributed.partitioned.together import together
 from lane_obs.distributed.record import Result
 from lane_obs.errors import BrokerError
@@ -14,6 +16,7 @@ from lane_obs.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from lane_obs.clock import Clock
     from lane_obs.distributed.partitioned.branch import Branch
     from lane_obs.distributed.port import Listener
 
@@ -41,16 +44,18 @@ class Watching:
     Args:
         homes: gives the partitions that may have a command.
         listener: is told of ends.
+        clock: all time.
     """
 
-    def __init__(self, homes: Callable[[str], Sequence[Branch]], listener: Listener) -> None:
+    def __init__(self, homes: Callable[[str], Sequence[Branch]], listener: Listener, clock: Clock) -> None:
         self._homes = homes
         self._listener = listener
+        self._clock = clock
         self._watches: dict[str, _Watch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def watch(self, ids: Sequence[str]) -> list[Result]:
-        """See `Broker.watch`. What a partition that cannot be reached knows is told once it is back.
+        """See `Broker.watch`. What a partition that cannot be asked knows is told once it can be.
 
         Raises:
             BrokerUnavailable: none can be reached.
@@ -72,6 +77,9 @@ class Watching:
             for key in ids:
                 self._watches.pop(key, None)
             raise errors[0]
+        for (branch, keys), error in zip(by_branch.items(), failed, strict=True):
+            if isinstance(error, BrokerError):
+                self._ask_until_answered(branch, keys)
         return found
 
     async def _ask(self, branch: Branch, keys: Sequence[str]) -> list[Result]:
@@ -106,17 +114,24 @@ class Watching:
             self._watches[key].live.discard(branch)
             self._watches[key].asked.add(branch)
         if keys:
-            task = asyncio.get_running_loop().create_task(self._renew(branch, keys), context=contextvars.Context())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._ask_until_answered(branch, keys)
 
-    async def _renew(self, branch: Branch, keys: Sequence[str]) -> None:
-        try:
-            sure = await self._ask(branch, keys)
-        except BrokerError:  # it is gone again
-            return
-        if sure:
-            self._listener.on_results(sure)
+    def _ask_until_answered(self, branch: Branch, keys: Sequence[str]) -> None:
+        task = asyncio.get_running_loop().create_task(self._answered(branch, keys), context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answered(self, branch: Branch, keys: Sequence[str]) -> None:
+        tries = 0
+        while keys := [key for key in keys if key in self._watches and branch in self._watches[key].asked]:
+            try:
+                sure = await self._ask(branch, keys)
+            except BrokerError as error:  # a link that is broken, or a partition that denies it
+                tries += 1
+                await sleep(self._clock, delay_after_denial(tries, error))
+            else:
+                if sure:
+                    self._listener.on_results(sure)
 
     async def unwatch(self, ids: Sequence[str]) -> None:
         """See `Broker.unwatch`."""

@@ -146,11 +146,11 @@ class RedisBroker(Questions):
         more = bool(self._session.epoch) and self._inbox.is_registered
         with suppress(BrokerError):  # then the lease ends by itself
             while more:
-                request = {"ttl": self._ttl, "pushed": self._inbox.holding.pushed}
-                answer = await self._session.ask_once("close", request, wait=min(self._timeout, 2.0))
+                request, wait = {"ttl": self._ttl, "pushed": self._inbox.holding.pushed}, min(self._timeout, 2.0)
+                answer = await self._session.ask_once("close", request, wait=wait)
                 more, rows = decode(answer[0]) if answer is not None else (False, ())
                 if rows and listener is not None:
-                    await self._session.know(row[1] for row in rows)
+                    await self._session.know((row[1] for row in rows), wait=wait)
                     listener.on_facts(to_facts(rows, answer[1:], self._session.lanes))
         self._session.epoch = ""
         await self._link.close()
@@ -193,7 +193,6 @@ class RedisBroker(Questions):
             await self._session.learn_names(wait=self._wait)
             raise UnknownLane(special, self._session.codes)
         if rows:
-            await self._session.know(row[1] for row in rows)
             self._inbox.tell_facts(rows, answer[1:])
         receipts = [Receipt(_ACCEPTED, command.id) for command in commands]
         for n, what, id_ in zip(special[::3], special[1::3], special[2::3], strict=True):

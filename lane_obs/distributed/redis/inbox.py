@@ -42,14 +42,9 @@ class Inbox:
         self._timeout = timeout
         self._lease = lease
         self._new_heartbeat: Callable[[], Heartbeat] = lambda: Heartbeat(
-            url,
-            timeout=timeout,
-            session=session,
-            lease=lease,
-            ttl=ttl,
-            on_beat=self._beaten,
-            on_forgotten=self._unknown,
-        )
+            url, timeout=timeout, session=session, lease=lease, ttl=ttl,
+            on_beat=self._beaten, on_forgotten=self._unknown,
+        )  # fmt: skip
         self._heartbeat: Heartbeat | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: Listener | None = None
@@ -131,8 +126,20 @@ class Inbox:
             self._tell_cancel(rest[0])
         elif kind == "p":
             listener.on_progress(Progress(rest[0][0], 0, blobs[0]))
-        elif kind == "o" and (lane := self._session.lanes.get(int(rest[0][0]))) is not None:
-            listener.on_room(lane)
+        elif kind == "o":
+            self._tell_room(int(rest[0][0]))
+
+    def _tell_room(self, code: int) -> None:
+        """Others may have made the lane anew, with a code that is new to us."""
+        if (lane := self._session.lanes.get(code)) is None:
+            self._begin(self._learn_and_tell_room, code)
+        elif self._listener is not None:
+            self._listener.on_room(lane)
+
+    async def _learn_and_tell_room(self, code: int) -> None:
+        await self._session.learn_names(wait=None)
+        if code in self._session.lanes:
+            self._tell_room(code)
 
     def _take_push(self, listener: Listener, rest: Sequence[Any], bodies: Sequence[bytes]) -> None:
         rows, odd, token, _ = rest
@@ -276,13 +283,9 @@ class Inbox:
         """How the link is; from any thread."""
         heartbeat = self._heartbeat
         return BrokerHealth(
-            ready=not self._error,
-            error=self._error,
-            failures=self._failures,
-            stale=self._stale,
-            lost=self._lost,
+            ready=not self._error, error=self._error, failures=self._failures, stale=self._stale, lost=self._lost,
             leads=heartbeat is not None and heartbeat.leads,
-        )
+        )  # fmt: skip
 
     def leading_stats(self) -> BrokerStats | None:
         """The queue, where this member leads; from any thread."""

@@ -65,7 +65,6 @@ class Questions:
             return "unknown"
         answer = await self._ask("cancel", id=id)
         state, rows = decode(answer[0])
-        await self._session.know(row[1] for row in rows)
         self._inbox.tell_facts(rows, answer[1:])
         return str(state)
 
@@ -77,7 +76,7 @@ class Questions:
         row = decode(answer[0])
         if not row:
             return None
-        await self._session.know(row[:1])
+        await self._session.know(row[:1], wait=self._wait)
         return to_found(id, row, answer[1], self._session.lanes)
 
     async def set_paused(self, lane: str, *, paused: bool) -> bool:
@@ -107,7 +106,7 @@ class Questions:
         while more and len(found) < limit:
             answer = await self._ask("letters", after=after or False, limit=_PAGE if lane else min(limit, _PAGE))
             ids, codes = decode(answer[0])
-            await self._session.know(codes)
+            await self._session.know(codes, wait=self._wait)
             page = [to_letter(id_, record, self._session.lanes) for id_, record in zip(ids, answer[1:], strict=True)]
             found += [letter for letter in page if lane is None or letter.lane == lane]
             more = bool(ids)

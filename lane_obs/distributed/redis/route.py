@@ -150,6 +150,13 @@ class Route:
         return wire
 
     async def _connection(self, wire: Wire) -> None:
+        try:
+            await self._made(wire)
+        except BaseException:
+            wire.lose()
+            raise
+
+    async def _made(self, wire: Wire) -> None:
         loop, address, tls = asyncio.get_running_loop(), wire.address, self._target.tls
         if not address.port:
             await loop.create_unix_connection(lambda: wire, address.host)

@@ -145,10 +145,10 @@ class Session:
         answer = await self._run(load(name), [self.code, self.epoch, encode(request)], wait)
         return None if type(answer) is int else answer
 
-    async def know(self, codes: Iterable[int]) -> None:
+    async def know(self, codes: Iterable[int], *, wait: float) -> None:
         """Sees to it that the names of these lanes are known."""
         if any(code not in self.lanes for code in codes):
-            await self.learn_names(wait=None)
+            await self.learn_names(wait=wait)
 
     async def _run(self, program: Program, args: list[Any], wait: float | None, held_by: str | None = None) -> Any:
         if self.link is None:

@@ -111,6 +111,10 @@ class Wire(asyncio.Protocol):
         self.drop(reason)
         await asyncio.shield(self.lost)
 
+    def lose(self) -> None:
+        """The loop has given it up while it came about, and closes it: not every loop tells of that."""
+        self._transport = None
+
     # --- what the event loop calls ------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -19,6 +19,7 @@ from lane_obs.errors import (
     InvalidCommand,
     LaneFullError,
     LaneObsError,
+    LaneRemoved,
     ShutdownInProgress,
     UnknownLane,
 )
@@ -74,6 +75,7 @@ class BrokerIntake:
         self._count = broker.partitions
         self._most = min((most_cost(limit, self._count) for limit in limits), default=math.inf)
         self._new: list[Entry] = []
+        self._sent: Sequence[Entry] = ()
         self._waiting: dict[str, list[Entry]] = {}
         self._roomy: set[str] = set()
         """Lanes that were said to have room while a call to the broker was under way: word may outrun its answer."""
@@ -184,12 +186,13 @@ class BrokerIntake:
                 while self.declared is not None:
                     declared, self.declared = self.declared, None
                     await asyncio.wait([declared])
-                entries, self._new = self._new[:_MOST], self._new[_MOST:]
-                await self._submit(entries)
+                self._sent, self._new = self._new[:_MOST], self._new[_MOST:]
+                await self._submit(self._sent)
+                self._sent = ()
         finally:
             self._under_way = False
 
-    async def _submit(self, entries: list[Entry]) -> None:
+    async def _submit(self, entries: Sequence[Entry]) -> None:
         began = self._dispatcher.clock.now()
         self._roomy.clear()
         try:
@@ -202,16 +205,15 @@ class BrokerIntake:
             for lane in self._roomy & self._waiting.keys():
                 self.on_room(lane)
 
-    def _fail(self, entries: list[Entry], error: Exception, began: float) -> None:
+    def _fail(self, entries: Sequence[Entry], error: Exception, began: float) -> None:
+        lost = list(entries)
         if isinstance(error, UnknownLane):  # nothing was kept; the others are not to blame
             lost = [entry for entry in entries if entry.command.lane == error.lane]
             self._new[:0] = [entry for entry in entries if entry.command.lane != error.lane]
         elif isinstance(error, BrokerUnavailable | BrokerRefused):  # those behind have waited for as long
             waited = [entry for entry in self._new if entry.handle.submitted_at <= began]
             self._new = [entry for entry in self._new if entry.handle.submitted_at > began]
-            lost = entries + waited
-        else:
-            lost = entries
+            lost += waited
         for entry in lost:
             self._refuse(entry, error, "broker")
 
@@ -278,6 +280,17 @@ class BrokerIntake:
         for lane in list(self._waiting):
             for entry in self._waiting.pop(lane):
                 self._refuse(entry, self._full(lane), "shutting_down")
+
+    def is_used(self, lane: str) -> bool:
+        """Whether a command for this lane is on its way, or waits for room there."""
+        return lane in self._waiting or any(entry.command.lane == lane for entry in (*self._sent, *self._new))
+
+    def refuse_lane(self, lane: str) -> None:
+        """A lane goes, and nobody waits for room in it any more, or for a start."""
+        unsent = [entry for entry in self._new if entry.command.lane == lane]
+        self._new = [entry for entry in self._new if entry.command.lane != lane]
+        for entry in (*self._waiting.pop(lane, ()), *unsent):
+            self._refuse(entry, LaneRemoved(lane), LaneRemoved.reason)
 
     async def settled(self) -> None:
         """Returns once nothing is on its way."""

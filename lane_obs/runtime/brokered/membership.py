@@ -180,10 +180,13 @@ class Membership:
     def bring_back(self, lane: Lane) -> None:
         """Nothing: the broker gives them."""
 
-    @staticmethod
-    def may_bring_back(_lane: Lane) -> bool:
-        """Whether stored commands of a lane may be on their way: no."""
-        return False
+    def may_fill(self, lane: Lane) -> bool:
+        """Whether submits to a lane are on their way to the broker."""
+        return self._intake.is_used(lane.name)
+
+    def refuse_lane(self, lane: Lane) -> None:
+        """Nobody waits for room in a lane any more: it goes."""
+        self._intake.refuse_lane(lane.name)
 
     is_recovered: Final = True
 

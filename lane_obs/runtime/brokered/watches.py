@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from lane_obs.core.state import State
+from lane_obs.distributed.denial import delay_after_denial
 from lane_obs.errors import (
     BrokerError,
     CommandCancelled,
@@ -24,7 +25,7 @@ from lane_obs.runtime.codec import decode_value
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from lane_obs.clock import Clock
+    from lane_obs.clock import Clock, Timer
     from lane_obs.distributed import Broker
     from lane_obs.distributed.record import Progress, Result
     from lane_obs.runtime.brokered.body import Outcome
@@ -54,7 +55,11 @@ class Watches:
         self._new: list[str] = []
         self._gone: list[str] = []
         self._is_due = self._closed = False
+        self._tries = 0
+        """How often in a row the broker could not be asked."""
+        self._again: Timer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancels: set[asyncio.Task[None]] = set()
 
     def add(self, handle: SharedHandle[Any]) -> None:
         """Someone waits for a command; the broker is asked at the end of this turn of the loop."""
@@ -80,13 +85,16 @@ class Watches:
 
     def renew(self) -> None:
         """Asks again for all: what the broker told while the link was broken is lost."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._new = list(self._watched)
         if self._new:
             self._flush_soon()
 
     def cancel(self, command_id: str) -> None:
         """Has the broker cancel a command."""
-        self._start(self._cancel(command_id))
+        self._start(self._cancel(command_id), self._cancels)
 
     async def _cancel(self, command_id: str) -> None:
         try:
@@ -97,28 +105,41 @@ class Watches:
     def _flush_soon(self) -> None:
         if not self._is_due:
             self._is_due = True
-            self._start(self._flush())
+            self._start(self._flush(), self._tasks)
 
     async def _flush(self) -> None:
         self._is_due = False
         new, self._new = [key for key in self._new if key in self._watched], []
+        await self._watch(new)
         gone, self._gone = [key for key in self._gone if key not in self._watched], []
-        if new:
-            await self._watch(new)
         if gone:
             await self._unwatch(gone)
+            # Someone may wait again by now, and the broker have heard of that before it heard of the end.
+            await self._watch([key for key in gone if key in self._watched])
 
-    def _start(self, call: Coroutine[Any, Any, None]) -> None:
+    @staticmethod
+    def _start(call: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> None:
         task = asyncio.get_running_loop().create_task(call, context=contextvars.Context())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def _watch(self, ids: Sequence[str]) -> None:
+        if not ids:
+            return
         try:
             results = await self._broker.watch(ids)
-        except BrokerError:  # it is watched again once the broker is back: `renew`
+        except BrokerError as error:
+            self._ask_later(error)
             return
+        self._tries = 0
         self.take(results)
+
+    def _ask_later(self, error: BrokerError) -> None:
+        """The broker has denied a watch, or did not answer: not always does a broken link say when to ask again."""
+        if self._again is None:
+            self._tries += 1
+            when = self._clock.now() + delay_after_denial(self._tries, error)
+            self._again = contextvars.Context().run(self._clock.call_at, when, self.renew)
 
     async def _unwatch(self, ids: Sequence[str]) -> None:
         try:
@@ -145,12 +166,16 @@ class Watches:
             handle.progress = decode_value(None, progress.data)
 
     async def close(self) -> None:
-        """Ends what is under way; those who still wait are told that the result is not known."""
+        """Sees cancels through, and ends all else; those who still wait are told that the result is not known."""
         self._closed = True
+        if self._cancels:
+            await asyncio.wait(self._cancels)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        if self._again is not None:
+            self._again.cancel()
         now = self._clock.now()
         watched, self._watched = self._watched, {}
         for handles in watched.values():

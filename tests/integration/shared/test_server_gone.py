@@ -9,6 +9,7 @@ import pytest
 
 from lane_obs import BrokerUnavailable, DrainTimeout, LaneConfig, MemorySink, QueueManager
 from lane_obs.distributed import RedisBroker
+from tests.integration.servers.proxy import Proxy
 from tests.integration.shared import commands
 from tests.integration.shared.commands import add, begun, gate, hold
 
@@ -90,3 +91,20 @@ async def test_a_command_whose_end_the_server_has_forgotten_runs_again(start_ser
         assert await manager.result(handle.id) == "it"
         assert commands.runs["it"] == 2
     assert [event.command_id for event in sink.events if event.key == "queue.command.returned"] == [handle.id]
+
+
+async def test_a_cancel_on_its_way_is_seen_through_at_a_close(server: Server) -> None:
+    """Also where the link is broken at the moment, and the event of its end is told by who has asked."""
+    sink = MemorySink()
+    with Proxy(int(server.url.rpartition(":")[2])) as proxy:
+        manager = QueueManager(LANES, broker=RedisBroker(proxy.url, timeout=1.0), work=False, sinks=[sink])
+        await manager.start()
+        handle = await manager.submit("a", add, 1, 2)
+        proxy.refuse()
+        proxy.cut()
+        handle.cancel()
+        closing = asyncio.ensure_future(manager.close())
+        await asyncio.sleep(0.3)
+        proxy.accept()
+        await closing
+    assert [event.payload["command_id"] for event in sink.of("queue.command.cancelled")] == [handle.id]

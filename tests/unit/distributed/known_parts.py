@@ -157,4 +157,6 @@ class Breakable(LocalBroker):
     async def watch(self, *args: Any) -> list[Result]:
         if not self.back.is_set():
             raise BrokerUnavailable("it is cut off")
+        if self.denies:
+            raise BrokerRefused("it takes nothing now")
         return await super().watch(*args)

@@ -388,6 +388,29 @@ async def test_who_waits_is_told_what_a_lost_part_did_meanwhile(clock: VirtualCl
     await queue.close()
 
 
+async def test_who_waits_is_told_of_what_a_part_that_denies_its_work_has(clock: VirtualClock) -> None:
+    """Its link works all the time, or is back before it takes anything."""
+    queue = Queue(clock, Breakable)
+    member, other = await queue.member(LANES, work=False), await queue.member(LANES)
+    near, far, late = ids_in(0, 1)[0], *ids_in(1, 2)
+    await member.put("a", near, far, late)
+    part = queue.parts[0][1]
+    assert await member.broker.watch([far]) == []
+    part.denies = True
+    assert await member.broker.watch([near, late, "nobody"]) == []
+    part.cut()
+    part.mend()  # what it tells from now on is lost
+    part._seat._listener, heard = Ear(), part._seat._listener
+    await other.succeed(*await other.claim(3))
+    await clock.advance(1)
+    part._seat._listener = heard
+    part.denies = False
+    await clock.advance(30)
+    told = {result.id: result.state for result in member.ear.results}
+    assert told == {near: "succeeded", far: "succeeded", late: "succeeded", "nobody": "unknown"}
+    await queue.close()
+
+
 # --- lanes and letters ------------------------------------------------------------------------------------------
 
 

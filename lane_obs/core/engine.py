@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 _READY, _RUNNING, _DELAYED, _BACKOFF = State.READY, State.RUNNING, State.DELAYED, State.BACKOFF
 _SUCCEEDED = State.SUCCEEDED
-_FOLLOWING = dict(TRANSITIONS)
-_FREE = Mode.FREE
+_FOLLOWING, _FREE = dict(TRANSITIONS), Mode.FREE
 _SPARE_LEVELS = 64
 
 
@@ -209,6 +208,7 @@ class Engine:
             self.order.forget_timer(record)
             lane.ready.forget(record)
             if not lane.counts[_READY]:
+                lane.turn = None  # it asks anew
                 lane.end_waiting(lane.meter.mark(now), now)
                 if lane.throttled:
                     self.gates.end_throttling(lane, now)

@@ -110,7 +110,7 @@ class Gates:
         self.on_throttled: Callable[[Lane, float, float], None] = lambda _lane, _seconds, _now: None
         self.on_unthrottled: Callable[[Lane, float], None] = lambda _lane, _now: None
         self._of_all: tuple[Gate, ...] = ()
-        self._shared: dict[str, Gate] = {}
+        self._shared: dict[RateLimit, Gate] = {}
         self._asked = 0
         self.ajar: dict[Gate, None] = {}
         """Those that have let a lane go on, and wait to see whether it takes its token before they let another."""
@@ -143,18 +143,18 @@ class Gates:
             if not gate.users:
                 self.ajar.pop(gate, None)
                 if gate.limit.name is not None:
-                    del self._shared[gate.limit.name]
+                    del self._shared[gate.limit]
 
     def _gate_of(self, limit: RateLimit, now: float, had: list[Gate]) -> Gate:
         """The gate for a limit: that of those who share it, one that the lane has had for it, or a new one."""
         if limit.name is not None:
-            gate = self._shared.get(limit.name)
+            gate = self._shared.get(limit)
         elif (gate := next((old for old in had if old.limit == limit), None)) is not None:
             had.remove(gate)  # the same limit twice is two
         if gate is None:
             gate = Gate(limit, make_limiter(limit, now))
             if limit.name is not None:
-                self._shared[limit.name] = gate
+                self._shared[limit] = gate
         gate.users += 1
         return gate
 

@@ -106,6 +106,8 @@ class TokenBucket:
             if more < 0:
                 return
             taken_at = self._origin
+        elif taken_at - self._full_at >= _SAME:  # it was for nothing, from a full bucket: now it begins a run
+            self._origin, self._taken, self._dips = taken_at, 0, deque()
         dips = self._dips
         first = bisect_right(dips, taken_at, key=itemgetter(0))
         # Of the first entry after the take, a part may be from before it: that is not lifted.
@@ -245,8 +247,13 @@ class SlidingWindow:
         """
         self._let_go(now)
         # An entry that stands for several takes has the time of the latest.
-        index = bisect_left(self._times, taken_at, self._first)
-        if taken_at >= self._made_at and taken_at + self.seconds - now >= _SAME and index < len(self._times):
+        index, times = bisect_left(self._times, taken_at, self._first), self._times
+        if taken_at < self._made_at or taken_at + self.seconds - now < _SAME:
+            return
+        if not taken and taken_at not in times[index : index + 1]:  # what was for nothing has no entry yet
+            times.insert(index, taken_at)
+            self._amounts.insert(index, 0)
+        if index < len(times):
             self._change(index, _parts(true_cost) - _parts(taken))
 
     def left(self, now: float) -> float:

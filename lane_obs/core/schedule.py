@@ -84,8 +84,9 @@ class Schedule:
             heap = self._shared
         else:
             return
-        for lone in (self._reserved, self._shared):
-            if len(lone) == 1 and lone[0][3].turn is lone[0]:
+        if len(self._reserved) + len(self._shared) == 1:
+            lone = self._reserved or self._shared
+            if lone[0][3].turn is lone[0]:
                 lone[0] = self._new_turn(lone[0][3])
         heappush(heap, self._new_turn(lane))
         self._compact(heap)

@@ -23,6 +23,8 @@ class Kept(Record, kw_only=True, eq=False):
     key: str | None = None
     expires_after: float | None = None
     """Seconds from submit to its deadline."""
+    expires: bool = False
+    """Whether it ends then, as its lane's policies said when it came in."""
     token: int = 0
     """Of its latest claim."""
     holder: Any = None

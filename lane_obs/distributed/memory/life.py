@@ -81,6 +81,7 @@ class Life:
         if delay > 0:
             record.timer = self.engine.timers.set(now + delay, timer.DUE, record)
         if record.expires_after is not None and record.home.config.on_expiry is OnExpiry.EXPIRE:
+            record.expires = True
             record.deadline_timer = self.deadlines.set(
                 record.submitted_at + record.expires_after, timer.DEADLINE, record
             )
@@ -179,7 +180,7 @@ class Life:
             self._end_alone(record, State.CANCELLED, FactKind.CANCELLED, now)
             return False
         left = record.left(now)
-        if left is not None and left <= INSTANT and record.home.config.on_expiry is OnExpiry.EXPIRE:
+        if record.expires and left is not None and left <= INSTANT:
             self._end_alone(record, State.EXPIRED, FactKind.EXPIRED, now)
             return False
         self.engine.back_off(record, now)

@@ -67,11 +67,16 @@ def _pack_lane(name: str, lane: LaneConfig, rate_limits: Sequence[RateLimit]) ->
 
 
 def _pack_limits(lane: LaneConfig, rate_limits: Sequence[RateLimit]) -> list[list[Any]]:
-    """All rate limits of a lane: what each is kept by (empty where it is the lane's own), and what it allows."""
+    """All rate limits of a lane: what each is kept by (after a dot where it is the lane's own), and what it allows."""
     of_all = {limit.name for limit in rate_limits} - {None}
+    own = [limit for limit in lane.rate_limits if limit.name not in of_all]
     return [
         *(_pack_limit(limit, f"q{number}") for number, limit in enumerate(rate_limits)),
-        *(_pack_limit(limit, "") for limit in lane.rate_limits if limit.name not in of_all),
+        # By its values, so that it stays the same one among others; the same values twice are two.
+        *(
+            _pack_limit(one, f".{own[:n].count(one)}:{one.amount}:{one.seconds}:{one.burst}")
+            for n, one in enumerate(own)
+        ),
     ]
 
 

@@ -60,6 +60,23 @@ def test_equal_lanes_take_turns_in_the_order_they_asked() -> None:
     assert names(order) == " ".join(["b c a"] * 5)
 
 
+def test_so_they_do_where_one_of_them_has_slots_of_its_own_and_a_third_asks() -> None:
+    bench = Bench(3, shares=LaneConfig(0, 9), owns=LaneConfig(1, 9), third=LaneConfig(0, 9))
+    bench.submit("shares")
+    bench.submit("owns")
+    bench.submit("third")
+    assert names(bench.start()) == "shares owns third"
+
+
+def test_a_lane_whose_only_command_was_cancelled_asks_anew() -> None:
+    bench = Bench(2, a=LaneConfig(0, 9), b=LaneConfig(0, 9))
+    (record,) = bench.submit("a")
+    bench.submit("b")
+    bench.engine.finish(record, State.CANCELLED, 0.0)
+    bench.submit("a")
+    assert names(bench.start()) == "b a"
+
+
 def test_a_lane_that_was_idle_does_not_catch_up_on_its_turns() -> None:
     bench = Bench(1, a=LaneConfig(0, 9), b=LaneConfig(0, 9))
     bench.submit("a", 20)

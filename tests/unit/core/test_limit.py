@@ -178,6 +178,18 @@ def test_what_was_missing_before_the_bucket_was_full_counts_from_the_present_run
     assert bucket.left(61.0) == 3
 
 
+def test_what_was_for_nothing_and_cost_something_counts_from_its_start() -> None:
+    """Though it has taken nothing: from a bucket that was full, or a window that was empty."""
+    bucket = TokenBucket(1.0, 5.0, 0.0)
+    bucket.settle(0.0, 3.0, 100.0, 101.0)
+    assert bucket.left(101.0) == 3
+    window = SlidingWindow(5.0, 10.0, 0.0)
+    window.settle(0.0, 3.0, 100.0, 101.0)
+    window.take(1.0, 104.0)
+    assert window.left(104.0) == 1
+    assert window.due(2.0, 104.0) == 110
+
+
 def test_a_window_corrects_the_take_where_it_was() -> None:
     window = SlidingWindow(10.0, 10.0, 0.0)
     window.take(4.0, 0.0)

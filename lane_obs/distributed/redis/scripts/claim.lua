@@ -149,19 +149,29 @@ function Q.take_from(l, wanted)
   return true
 end
 
+-- Lines those lanes up that limits have let go on; tells whether there were any.
+function Q.line_up_freed()
+  local freed = Q.gates and Q.freed or {}
+  if #freed == 0 then
+    return false
+  end
+  Q.freed = {}
+  for i = 1, #freed do
+    Q.line_up(freed[i])
+  end
+  for _, mine in pairs(Q.heads_of) do
+    mine.is_alone = false
+  end
+  return true
+end
+
 -- The next lane, once the gates that may are open; nil for none.
 function Q.next_lane_or_gate()
   local l = Q.next_lane()
   while not l and now >= Q.due_at do
-    local free = Q.open_gates()
-    if #free == 0 then
+    Q.open_gates()
+    if not Q.line_up_freed() then
       return nil
-    end
-    for i = 1, #free do
-      Q.line_up(free[i])
-    end
-    for _, mine in pairs(Q.heads_of) do
-      mine.is_alone = false
     end
     l = Q.next_lane()
   end
@@ -170,10 +180,13 @@ end
 
 -- Takes up to `want` commands.
 function Q.claim(want)
+  Q.relevel_all()
   if now >= Q.due_at then
     Q.open_gates()
   end
-  Q.relevel_all()
+  if Q.gates then
+    Q.freed = {} -- they are among those that were touched
+  end
   for i = 1, #Q.touched do
     Q.line_up(Q.touched[i])
   end
@@ -190,6 +203,7 @@ function Q.claim(want)
       l.asked = Q.asked
       Q.line_up(l)
     end
+    Q.line_up_freed()
   end
 end
 

@@ -50,23 +50,30 @@ function Q.expire()
   end
 end
 
+function Q.rise_in_line(l, c)
+  local is_lined_up = call('ZREM', k_ready, Q.place_in_line(l, c)) == 1
+  Q.set_level(l, c)
+  call('HSET', k_heads, c.id, Q.to_header(c))
+  if is_lined_up then
+    call('ZADD', k_ready, 0, Q.place_in_line(l, c))
+    if Q.has(c, Q.PARTED) then
+      Q.hold_part(l, c, Q.has(c, Q.STARTED) and 1 or 0)
+    end
+  end
+end
+
 -- Levels that rise, and those of lanes whose next command ages.
 function Q.rise()
   local ids = call('ZRANGE', k_boosts, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)
+  if #ids > 0 then
+    call('ZREM', k_boosts, unpack(ids))
+  end
   for i = 1, #ids do
-    local c = Q.to_command(ids[i], call('HGET', k_heads, ids[i]))
-    local l = Q.lane_of(c.lane)
-    local is_lined_up = call('ZREM', k_ready, Q.place_in_line(l, c)) == 1
-    Q.set_level(l, c)
-    if l.gated ~= 0 then
-      Q.leave_gate(l)
-    end
-    call('HSET', k_heads, c.id, Q.to_header(c))
-    if is_lined_up then
-      call('ZADD', k_ready, 0, Q.place_in_line(l, c))
-      if Q.has(c, Q.PARTED) then
-        Q.hold_part(l, c, Q.has(c, Q.STARTED) and 1 or 0)
-      end
+    local raw = call('HGET', k_heads, ids[i])
+    local c = raw and Q.to_command(ids[i], raw)
+    local l = c and Q.lane_of(c.lane)
+    if c and c.state == Q.READY and band(l.flags, Q.BOOSTED) ~= 0 then -- else it has gone meanwhile
+      Q.rise_in_line(l, c)
     end
   end
   local prefixes = call('ZRANGE', k_ageing, '-inf', now, 'BYSCORE', 'LIMIT', 0, Q.BATCH)

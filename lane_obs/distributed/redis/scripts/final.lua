@@ -161,15 +161,26 @@ function Q.end_it(l, c, kind, state, member)
   Q.finish(c.id, state, '')
 end
 
--- A command that ran does so no more: true where that is its end, since it was to be cancelled; else it goes back.
-function Q.has_ended(l, c)
-  Q.lane_ended(l)
-  c.ran = c.ran + now - c.since
+-- Ends a command that would go back, where it is to be cancelled, has killed once too often (the member that it killed),
+-- or is past its deadline; tells whether it did.
+function Q.is_over(l, c, killed)
   if Q.has(c, Q.CANCEL) then
     Q.end_it(l, c, 'cancelled', 'cancelled')
-    return true
+  elseif killed then
+    Q.end_it(l, c, 'poisoned', 'failed', killed)
+  elseif Q.has(c, Q.DATED) and c.deadline <= now then
+    Q.end_it(l, c, 'expired', 'expired')
+  else
+    return false
   end
-  return false
+  return true
+end
+
+-- A command that ran does so no more: true where that is its end; else it goes back.
+function Q.has_ended(l, c, killed)
+  Q.lane_ended(l)
+  c.ran = c.ran + now - c.since
+  return Q.is_over(l, c, killed)
 end
 
 function Q.forget_results()

@@ -1,4 +1,4 @@
---@ core lane level ready final wake
+--@ core lane level ready final wake declare
 -- Forgets a lane that has no live command. One with dead letters is kept for their sake, with a negative code.
 -- request: name. Answers whether it did.
 local code = tonumber(call('HGET', k_names, request.name) or -1)
@@ -14,6 +14,7 @@ l.min = 0
 if l.gated ~= 0 then
   Q.leave_gate(l)
 end
+Q.set_limits(l, {})
 Q.save_all()
 if l.dead > 0 then
   call('HSET', k_names, request.name, -code)

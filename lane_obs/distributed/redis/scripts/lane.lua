@@ -57,6 +57,15 @@ function Q.lane_ended(l)
   end
 end
 
+-- Of a rate limit is kept: amount, seconds, burst (-1: a window); tokens taken, in the window or as bucket.lua says; since
+-- when, and when a bucket is full again; the bucket's dips.
+Q.GATE = '<dddddd'
+
+-- What a rate limit of a lane is kept by: the name that Python gave it, or one of this lane's own.
+function Q.limit_field(l, limit_)
+  return ssub(limit_[1], 1, 1) == '.' and 'l' .. l.code .. limit_[1] or limit_[1]
+end
+
 Q.SETS = { k_own, k_open }
 
 -- Whether a lane in this place may start something.

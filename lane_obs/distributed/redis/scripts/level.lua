@@ -3,9 +3,19 @@
 function Q.relevel_all()
   for i = 1, #Q.touched do
     local l = Q.touched[i]
+    local before = l.level
     l.level = l.priority
     if band(l.flags, Q.BOOSTED + Q.AGEING) ~= 0 then
       Q.relevel(l)
+    end
+    if l.level ~= before and l.place ~= 0 then -- the last among those of its new level
+      Q.asked = Q.asked + 1
+      l.asked = Q.asked
+    end
+    if l.gated ~= 0 and l.level ~= before then
+      Q.leave_gate(l)
+    elseif l.gated ~= 0 then
+      Q.recheck_gate(l)
     end
   end
 end
@@ -46,6 +56,31 @@ function Q.level_at(l, submitted_at, deadline)
     return lowest, nil
   end
   return l.priority - less, nexts and submitted_at + nexts
+end
+
+-- Has the levels of all ready commands of a lane worked out anew, in the batches of what is due.
+function Q.relevel_commands(l)
+  local function rise_now(key, id_at)
+    local from = '[' .. l.prefix
+    while true do
+      local some, due = call('ZRANGE', key, from, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1000), {}
+      if #some == 0 then
+        return
+      end
+      for i = 1, #some do
+        due[2 * i - 1], due[2 * i] = 0, ssub(some[i], id_at(some[i]))
+      end
+      call('ZADD', k_boosts, unpack(due))
+      from, Q.rise_at = '(' .. some[#some], 0
+    end
+  end
+
+  rise_now(k_ready, function()
+    return 15
+  end)
+  rise_now(k_behind, function(place)
+    return 13 + sunpack('>H', place, 5)
+  end)
 end
 
 -- Works out the level of a command that is ready from now on.

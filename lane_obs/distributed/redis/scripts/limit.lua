@@ -1,42 +1,40 @@
 -- Rate limits. A lane takes a token only when its turn has come; where there is none it waits at the limit, which lets
 -- the most important of those that wait go on when the token is due.
--- Of a limit is kept: amount, seconds, burst (-1: a window); tokens there or, of a window, taken; when that was;
--- since when a bucket is not full.
 Q.gates = false
 
 --@cold
-Q.GATE, Q.TINY = '<dddddd', 1e-9
-Q.gates, Q.gates_of_lane = {}, {}
+Q.TINY, Q.DIPS_AT = 1e-9, 49
+Q.gates, Q.gates_of_lane, Q.freed = {}, {}, {}
 
 function Q.gate_of(field, amount, seconds, burst)
   local g = Q.gates[field]
   if g then
     return g
   end
-  g = { field = field, id = spack('>H', #field) .. field }
+  g = { field = field, id = spack('>H', #field) .. field, dips = {} }
   local raw = call('HGET', k_limits, field)
   if raw then
     g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at = sunpack(Q.GATE, raw)
+    if #raw >= Q.DIPS_AT then
+      g.dips = { sunpack('<' .. ('d'):rep((#raw + 1 - Q.DIPS_AT) / 8), raw, Q.DIPS_AT) }
+      g.dips[#g.dips] = nil -- where it ended
+    end
   end
   if amount and (not raw or g.amount ~= amount or g.seconds ~= seconds or g.burst ~= burst) then
-    g.amount, g.seconds, g.burst, g.at, g.full_at = amount, seconds, burst, now, now
-    g.tokens = burst < 0 and (raw and g.burst < 0 and g.tokens or 0) or burst
+    g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at, g.dips = amount, seconds, burst, 0, now, now, {}
+    if raw then -- it has other values now
+      call('ZREMRANGEBYLEX', k_windows, '[' .. g.id, '[' .. g.id .. '\255')
+      g.dirty = true
+    end
   end
-  g.most = g.burst < 0 and g.amount or g.burst
+  g.most, g.rate = g.burst < 0 and g.amount or g.burst, g.amount / g.seconds / 1000000
   Q.gates[field] = g
   return g
 end
 
--- Brings a limit up to now: a bucket refills, what a window took leaves it.
+-- Brings a window up to now: what was taken leaves it.
 function Q.pass_time(g)
-  if g.burst >= 0 then
-    g.tokens = g.tokens + (now - g.at) * g.amount / g.seconds / 1000000
-    if g.tokens >= g.burst then
-      g.tokens, g.full_at = g.burst, now
-    end
-    g.at = now
-    return
-  end
+  g.passed = now
   local from = '[' .. g.id
   local until_ = '[' .. g.id .. spack('>I7', math.max(now - g.seconds * 1000000, 0)) .. '\255'
   while true do
@@ -56,14 +54,13 @@ end
 
 -- Microseconds until a cost may be taken; zero for at once.
 function Q.wait_for(g, cost)
-  if g.passed ~= now then
-    g.passed = now
-    Q.pass_time(g)
-  end
   cost = math.min(cost, g.most)
   if g.burst >= 0 then
-    local missing = cost - g.tokens
-    return missing <= Q.TINY and 0 or math.max(1, math.ceil(missing * g.seconds / g.amount * 1000000))
+    local wait = Q.bucket_due(g, cost) - now
+    return wait < Q.SAME and 0 or math.ceil(wait - Q.SAME)
+  end
+  if g.passed ~= now then
+    Q.pass_time(g)
   end
   local over = g.tokens + cost - g.amount
   if over <= Q.TINY then
@@ -84,7 +81,7 @@ end
 function Q.take_tokens(g, cost)
   g.dirty = true
   if g.burst >= 0 then
-    g.tokens = g.tokens - cost
+    Q.take_from_bucket(g, cost)
   else
     g.tokens = g.tokens + cost
     g.new = (g.new or 0) + cost
@@ -119,12 +116,11 @@ function Q.time_gate(g)
   end
 end
 
-function Q.hold_at(g, l, cost)
+function Q.hold_at(g, l, cost, member)
   local at = Q.place_at(g, l, cost)
   l.gated = 1
   call('ZADD', k_gates, '0', at)
-  call('HSET', k_waiting, l.prefix, at)
-  Q.time_gate(g)
+  call('HSET', k_waiting, l.prefix, spack('>H', #at) .. at .. member)
 end
 
 -- Whether a more important lane saves up at a limit: what it waits for is not to be taken from it bit by bit.
@@ -146,8 +142,7 @@ function Q.limits_of(l)
   if not all then
     all = {}
     for i, limit_ in ipairs(Q.policy_of(l).limits) do
-      local field = limit_[1] == '' and 'l' .. l.code .. '.' .. i or limit_[1]
-      all[i] = Q.gate_of(field, limit_[2], limit_[3], limit_[4])
+      all[i] = Q.gate_of(Q.limit_field(l, limit_), limit_[2], limit_[3], limit_[4])
     end
     Q.gates_of_lane[l.code] = all
   end
@@ -167,22 +162,37 @@ function Q.admit(l, member)
   for i = 1, #all do
     local wait = Q.wait_for(all[i], cost)
     if wait == 0 and Q.is_behind(all[i], l) then
-      Q.hold_at(all[i], l, cost)
-      return false
+      latest = all[i]
+      break
     end
     if wait > longest then
       latest, longest = all[i], wait
     end
   end
   if latest then
-    Q.hold_at(latest, l, cost)
-    return false
+    Q.hold_at(latest, l, cost, member)
   end
   for i = 1, #all do
-    Q.take_tokens(all[i], cost)
-    Q.time_gate(all[i])
+    if not latest then
+      Q.take_tokens(all[i], cost)
+    end
+    Q.look_at(all[i]) -- what it leaves there is for the next
   end
-  return true
+  return not latest
+end
+
+-- Corrects the entry of the window that a command has begun with; one that was for nothing has none yet.
+function Q.settle_window(g, more, c)
+  Q.pass_time(g)
+  local from, number, taken = g.id .. spack('>I7', c.since), spack('>I6', c.token), 0
+  local entry = call('ZRANGE', k_windows, '[' .. from, '[' .. from .. '\255', 'BYLEX', 'LIMIT', 0, 1)[1]
+  if entry then
+    call('ZREM', k_windows, entry)
+    taken, number = sunpack('<d', entry, #g.id + 8), ssub(entry, -6)
+  end
+  call('ZADD', k_windows, '0', from .. spack('<d', taken + more) .. number)
+  g.tokens = g.tokens + more
+  g.dirty, g.is_settled = true, true
 end
 
 -- Corrects what a command took, as if it had cost this from the start.
@@ -192,23 +202,13 @@ function Q.settle_cost(l, c, cost)
   end
   local more = cost - c.cost
   for _, g in ipairs(Q.limits_of(l)) do
-    Q.wait_for(g, 0)
     if g.burst >= 0 then
-      if more > 0 or c.since >= g.full_at then
-        g.tokens = math.min(g.tokens - more, g.burst)
-        g.dirty = true
-      end
-    elseif c.since + g.seconds * 1000000 > now then
-      local from = g.id .. spack('>I7', c.since)
-      local entry = call('ZRANGE', k_windows, '[' .. from, '[' .. from .. '\255', 'BYLEX', 'LIMIT', 0, 1)[1]
-      if entry then
-        call('ZREM', k_windows, entry)
-        call('ZADD', k_windows, '0', from .. spack('<d', sunpack('<d', entry, #g.id + 8) + more) .. ssub(entry, -6))
-        g.tokens = g.tokens + more
-        g.dirty = true
-      end
+      Q.settle_bucket(g, more, c.since)
+      g.dirty = true
+    elseif c.since >= g.full_at and c.since + g.seconds * 1000000 > now then
+      Q.settle_window(g, more, c)
     end
-    Q.time_gate(g)
+    Q.look_at(g)
   end
 end
 
@@ -216,9 +216,10 @@ function Q.save_limits()
   local longest = 0
   for field, g in pairs(Q.gates) do
     if g.dirty then
-      call('HSET', k_limits, field, spack(Q.GATE, g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at))
+      call('HSET', k_limits, field, spack(Q.GATE .. ('d'):rep(#g.dips), g.amount, g.seconds, g.burst, g.tokens, g.at, g.full_at,
+        unpack(g.dips)))
     end
-    if g.new then
+    if g.new or g.is_settled then
       longest = math.max(longest, g.seconds)
     end
   end
@@ -229,23 +230,30 @@ function Q.save_limits()
   end
 end
 
--- Lets the first lane of each limit whose time has come go on; returns those lanes.
-function Q.open_gates()
-  local fields, free = call('ZRANGE', k_gated, '-inf', now, 'BYSCORE', 'LIMIT', 0, 50), {}
-  for i = 1, #fields do
-    local g = Q.gate_of(fields[i])
-    local first = Q.first_at(g)
-    if first then
-      local code = sunpack('>I4', first, #g.id + 17)
-      call('ZREM', k_gates, first)
-      call('HDEL', k_waiting, spack('>I4', code))
-      if call('HEXISTS', k_state, spack('>I4', code)) == 1 then
-        local l = Q.lane_of(code)
-        l.gated = 0
-        free[#free + 1] = l
+-- Lets the first of those that wait at a limit go on while there is a token for it, until one may start: that one is freed.
+function Q.look_at(g)
+  local first = Q.first_at(g)
+  while first and Q.wait_for(g, sunpack('<d', first, #g.id + 21)) == 0 do
+    local code = sunpack('>I4', first, #g.id + 17)
+    local l = Q.lane_of(code)
+    call('ZREM', k_gates, first)
+    call('HDEL', k_waiting, spack('>I4', code))
+    if l then
+      l.gated = 0
+      if Q.place(l) ~= 0 then
+        Q.freed[#Q.freed + 1] = l
+        break
       end
     end
-    Q.time_gate(g)
+    first = Q.first_at(g)
   end
-  return free
+  Q.time_gate(g)
+end
+
+-- Looks at each limit whose time has come.
+function Q.open_gates()
+  local fields = call('ZRANGE', k_gated, '-inf', now, 'BYSCORE', 'LIMIT', 0, 50)
+  for i = 1, #fields do
+    Q.look_at(Q.gate_of(fields[i]))
+  end
 end

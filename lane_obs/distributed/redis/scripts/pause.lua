@@ -9,6 +9,9 @@ local l = Q.lane_of(code)
 local changed = (l.paused == 1) ~= request.paused
 if changed then
   l.paused = request.paused and 1 or 0
+  if l.gated ~= 0 then
+    Q.leave_gate(l) -- those behind it need not wait for it
+  end
   Q.fresh = 1
   Q.save_all()
 end

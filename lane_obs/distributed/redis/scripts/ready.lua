@@ -85,28 +85,36 @@ function Q.leave_part(l, c)
   local id = ssub(member, #field + 7)
   local other = Q.to_command(id, call('HGET', k_heads, id))
   Q.take_from_behind(l, other)
-  if l.gated ~= 0 then
-    Q.leave_gate(l)
-  end
   Q.hold_part(l, other, Q.has(other, Q.STARTED) and 1 or 0)
   call('ZADD', k_ready, '0', Q.place_in_line(l, other))
   Q.fresh = Q.fresh + 1
 end
 
--- Has a lane that waits at a rate limit try anew: another command may be its next. The limit's time is set anew by
--- whoever looks there when it comes.
+-- Has a lane that waits at a rate limit try anew. Those behind it need not wait for it: the next claim looks there.
 function Q.leave_gate(l)
+  local raw = call('HGET', k_waiting, l.prefix)
   l.gated = 0
-  call('ZREM', k_gates, call('HGET', k_waiting, l.prefix) or '')
-  call('HDEL', k_waiting, l.prefix)
+  if raw then
+    local at = ssub(raw, 3, 2 + sunpack('>H', raw))
+    call('ZREM', k_gates, at)
+    call('HDEL', k_waiting, l.prefix)
+    call('ZADD', k_gated, 'XX', now, ssub(at, 3, 2 + sunpack('>H', at)))
+    Q.note_due(now)
+  end
+end
+
+-- The same where another command is its next by now. What is new must be written before.
+function Q.recheck_gate(l)
+  local raw = call('HGET', k_waiting, l.prefix)
+  local head = call('ZRANGE', k_ready, '[' .. l.prefix, '(' .. spack('>I4', l.code + 1), 'BYLEX', 'LIMIT', 0, 1)[1]
+  if not raw or ssub(raw, 3 + sunpack('>H', raw)) ~= head then
+    Q.leave_gate(l)
+  end
 end
 
 -- Makes a waiting, running or new command ready, at its place; its header is written with it.
 function Q.put_ready(l, c)
   c.state, c.since, c.token, c.holder = Q.READY, now, 0, Q.NOBODY
-  if l.gated ~= 0 and (l.ready == l.held or c.seq < Q.seq or band(l.flags, Q.BOOSTED) ~= 0) then
-    Q.leave_gate(l)
-  end
   l.ready = l.ready + 1
   Q.fresh = Q.fresh + 1
   if band(l.flags, Q.BOOSTED) ~= 0 then
@@ -186,9 +194,6 @@ function Q.take_out(l, c)
   else
     l.ready = l.ready - 1
     Q.stop_rising(c)
-    if l.gated ~= 0 then
-      Q.leave_gate(l)
-    end
     if call('ZREM', k_ready, Q.place_in_line(l, c)) == 0 and Q.has(c, Q.PARTED) then
       Q.take_from_behind(l, c)
     end

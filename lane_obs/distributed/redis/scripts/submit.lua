@@ -1,5 +1,5 @@
 --@ core registered lane level ready oldest final wake give
---@late limit start claim hand push
+--@late limit bucket start claim hand push
 -- Takes commands in. request: call, ttl, ids, lanes (names), which (the lane of each); delays, deadlines, costs, keys, parts by index; again: ids to be
 -- looked for among those that ended.
 -- Answers the name of a lane that is not there, and keeps nothing; else what is not accepted by index, and facts with their bodies.
@@ -192,9 +192,6 @@ for i = 1, #ids do
         Q.seq = Q.seq + 1
         Q.submitted = Q.submitted + 1
         if t[4] and not (delays[i] or deadlines[i] or costs[i] or keys[i] or parts[i]) then
-          if l.gated ~= 0 and l.ready == 0 then
-            Q.leave_gate(l)
-          end
           l.ready = l.ready + 1
           Q.fresh, plain = Q.fresh + 1, plain + 1
           local n = #Q.new_ready

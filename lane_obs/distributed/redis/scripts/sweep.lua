@@ -21,17 +21,12 @@ local function take_back(id, raw)
   end
   local l = Q.lane_of(c.lane)
   c.deaths = c.deaths + 1
-  if Q.has_ended(l, c) then
-    return
-  end
   local policy = Q.policy_of(l)
-  if policy.dies or c.deaths >= policy.deaths then
-    Q.end_it(l, c, 'poisoned', 'failed', name)
-  else
+  if not Q.has_ended(l, c, (policy.dies or c.deaths >= policy.deaths) and name) then
     Q.returned = Q.returned + 1
     Q.tell('returned', l, c, call('HGET', k_bodies, id), name)
     -- One that killed a process is not to kill the next at once.
-    Q.put_back(l, c, math.min(50000 * 2 ^ (c.deaths - 1), 60000000))
+    Q.put_back(l, c, math.min(50000 * 2 ^ (c.deaths - 1), 10000000))
   end
 end
 

@@ -1,4 +1,4 @@
---@ core registered lane level ready final due wake limit start claim hand adopt
+--@ core registered lane level ready final due wake limit bucket start claim hand adopt
 -- One exchange of a member: ends and progress come in, claimed commands and facts go out.
 -- request: turn, want, ttl, ids, tokens, states, delays, costs, letters (by index, the byte string's number), progress; pushed:
 -- the first token of the last push that has come to it (0: none did; -1: it takes none).
@@ -39,8 +39,7 @@ end
 
 local function end_flagged(l, c, state, delay)
   if state == 'backoff' or state == 'ready' then
-    if Q.has(c, Q.CANCEL) then
-      Q.end_it(l, c, 'cancelled', 'cancelled')
+    if Q.is_over(l, c) then
       return
     end
     if state == 'ready' then

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 INSTANT: Final = 0.5e-9
 """Times that differ by less, in seconds, are one: due times are sums of floats."""
 
-_RUNNING = State.RUNNING
+_READY, _RUNNING = State.READY, State.RUNNING
 _COMPACT_FLOOR = 64
 
 
@@ -251,15 +251,16 @@ class Gates:
         self._schedule.update(lane, now)
 
     def recheck(self, lane: Lane, now: float) -> None:
-        """Has a lane that waits try anew if its head is another one now."""
-        if lane.gate is not None and lane.ready.peek() is not lane.gate_head:
+        """Has a lane that waits try anew if its head is another one now; one that has none left gives way."""
+        if not lane.counts[_READY] or (lane.gate is not None and lane.ready.peek() is not lane.gate_head):
             self.leave(lane, now)
 
     def leave(self, lane: Lane, now: float) -> None:
         """Has a lane that waits, if it does, try anew; those behind it need not wait for it meanwhile."""
-        gate = lane.gate
-        if gate is not None:
+        gates = [gate for gate in lane.gates if gate is lane.gate or gate in self.ajar]  # it may have been let on there
+        if lane.gate is not None:
             self._release(lane, now)
+        for gate in gates:
             self._look_at(gate, now)
 
     def open(self, gate: Gate, now: float) -> None:
@@ -272,8 +273,7 @@ class Gates:
 
         Only such lanes as may have a slot: else thousands would go on, and come back at the first token taken.
         """
-        mode = self._schedule.contention.mode
-        if mode is Mode.FULL or not self.ajar:
+        if (mode := self._schedule.contention.mode) is Mode.FULL or not self.ajar:
             return False
         if mode is Mode.RESERVED:
             return any(self._let_one_in(gate, now) for gate in list(self.ajar))

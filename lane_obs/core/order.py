@@ -228,7 +228,7 @@ class Order:
         """Brings a lane's place in the schedule up to date with its order."""
         if lane.parted is not None:
             self._note_moves(lane.parted, now)
-        if lane.gate is not None:
+        if lane.gate is not None or not lane.counts[_READY]:
             self._gates.recheck(lane, now)
         boost = lane.config.boost
         priority = lane.priority if boost is None else self._priority(lane, boost, now)

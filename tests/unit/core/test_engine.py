@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lane_obs import LaneConfig, State, UnknownLane, WaitByCause
+from lane_obs import LaneConfig, RateLimit, State, UnknownLane, WaitByCause
 from lane_obs.core.engine import Engine
 from lane_obs.core.record import Record
 
@@ -75,6 +75,25 @@ def test_a_lane_whose_only_command_was_cancelled_asks_anew() -> None:
     bench.engine.finish(record, State.CANCELLED, 0.0)
     bench.submit("a")
     assert names(bench.start()) == "b a"
+
+
+def test_what_waits_at_a_limit_goes_on_once_a_lane_that_was_let_on_has_nothing_left() -> None:
+    limit = RateLimit.shared("s", RateLimit.per_second(1, burst=1))
+    first, second = (LaneConfig(0, 9, priority=priority, rate_limit=limit) for priority in (0, 1))
+    bench = Bench(1, first=first, second=second, last=LaneConfig(0, 9, priority=9))
+    bench.submit("first")
+    (taker,) = bench.start()
+    (waiter,) = bench.submit("first")
+    bench.submit("second")
+    bench.end(taker, 0.0)
+    assert bench.start() == []
+    bench.submit("last", 2)
+    (running,) = bench.start()
+    for kind, about in bench.engine.timers.pop_due(1.0):  # the token is there, and no slot
+        bench.engine.order.on_timer(kind, about, 1.0)
+    bench.engine.finish(waiter, State.CANCELLED, 2.0)
+    bench.end(running, 3.0)
+    assert names(bench.start(3.0)) == "second"
 
 
 def test_a_lane_that_was_idle_does_not_catch_up_on_its_turns() -> None:

@@ -59,7 +59,7 @@ def _own_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_own_time")
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 318, 320])
 async def test_both_do_the_same(server: Server, seed: int) -> None:
     clock = HandClock(lambda micros: server.ask("SET", TIME, micros))
     first = LocalBroker(lease=LEASE, result_ttl=1.0, clock=clock)

@@ -49,6 +49,7 @@ function Q.pass_time(g)
       g.tokens = g.tokens - sunpack('<d', old[i], #g.id + 8)
     end
     call('ZREM', k_windows, unpack(old))
+    g.dirty = true -- also where nothing is taken now
   end
 end
 

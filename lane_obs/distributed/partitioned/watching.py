@@ -29,11 +29,13 @@ class _Watch:
 
     Attributes:
         asked: partitions that have not answered.
+        under_way: those of them that a question is on its way to.
         live: partitions where it lives.
         found: how an earlier command of its id, or this one, came to its end.
     """
 
     asked: set[Branch]
+    under_way: set[Branch] = dataclasses.field(default_factory=set)
     live: set[Branch] = dataclasses.field(default_factory=set)
     found: Result | None = None
 
@@ -84,7 +86,14 @@ class Watching:
 
     async def _ask(self, branch: Branch, keys: Sequence[str]) -> list[Result]:
         """Asks one partition; gives what is known for sure by then."""
-        ended = {result.id: result for result in await branch.reach(lambda broker: broker.watch(keys))}
+        watches = [watch for key in keys if (watch := self._watches.get(key)) is not None]
+        for watch in watches:
+            watch.under_way.add(branch)
+        try:
+            ended = {result.id: result for result in await branch.reach(lambda broker: broker.watch(keys))}
+        finally:
+            for watch in watches:
+                watch.under_way.discard(branch)
         sure: list[Result] = []
         for key in keys:
             watch = self._watches.get(key)
@@ -109,7 +118,11 @@ class Watching:
 
     def renew(self, branch: Branch) -> None:
         """A partition is back: what it told meanwhile is lost."""
-        keys = [key for key, watch in self._watches.items() if branch in watch.live or branch in watch.asked]
+        keys = [
+            key
+            for key, watch in self._watches.items()
+            if branch in watch.live or (branch in watch.asked and branch not in watch.under_way)
+        ]
         for key in keys:
             self._watches[key].live.discard(branch)
             self._watches[key].asked.add(branch)

@@ -13,7 +13,7 @@ from lane_obs.clock import sleep
 from lane_obs.config import LaneConfig
 from lane_obs.distributed import Broker, LocalBroker, PartitionedBroker
 from lane_obs.distributed.partitioned.route import number_of
-from lane_obs.distributed.record import Answer, End, FactKind, Receipt
+from lane_obs.distributed.record import Answer, End, FactKind, Receipt, Result
 from lane_obs.errors import ConfigError, UnknownLane
 from lane_obs.testing.broker.trial import Ear, Trial, done, new
 from tests.unit.distributed.known_parts import Breakable, OnTrial
@@ -408,6 +408,34 @@ async def test_who_waits_is_told_of_what_a_part_that_denies_its_work_has(clock: 
     await clock.advance(30)
     told = {result.id: result.state for result in member.ear.results}
     assert told == {near: "succeeded", far: "succeeded", late: "succeeded", "nobody": "unknown"}
+    await queue.close()
+
+
+class Pondering(LocalBroker):
+    """Takes its time to answer who asks for results first."""
+
+    asked = 0
+
+    async def watch(self, ids: Sequence[str]) -> list[Result]:
+        self.asked += 1
+        if self.asked == 1:
+            await sleep(self._shared.clock, 0.1)
+        return await super().watch(ids)
+
+
+async def test_who_asks_is_answered_though_a_part_tells_of_a_change_meanwhile(clock: VirtualClock) -> None:
+    """Such as that it leads: nothing is lost, and nothing is asked twice."""
+    queue = Queue(clock, Pondering)
+    member = await queue.member(LANES)
+    await member.put("a", "c1")
+    await member.succeed(*await member.claim(1))
+    asking = asyncio.ensure_future(member.broker.watch(["c1", "nobody"]))
+    await clock.advance(0.05)
+    for part in queue.first:
+        part._seat._listener.on_state(part.health())
+    await clock.advance(1)
+    assert {result.id: result.state for result in await asking} == {"c1": "succeeded", "nobody": "unknown"}
+    assert member.ear.results == []
     await queue.close()
 
 

@@ -136,6 +136,10 @@ class Wire(asyncio.Protocol):
         except hiredis.ProtocolError as fault:
             self.drop(f"it does not speak the protocol of Redis: {fault}")
 
+    def resume_writing(self) -> None:
+        """A large question has left: silence counts from now."""
+        self.heard_at = self._clock.now()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells everybody."""
         self._break("it closed the connection" if exc is None else str(exc) or type(exc).__name__)

@@ -421,3 +421,21 @@ async def test_a_cluster_has_the_whole_queue_in_one_slot(engine: Engine) -> None
             result_ttl=TTL,
             only=checks,
         )
+
+
+async def test_the_end_of_a_command_whose_lane_has_no_name_any_more_is_told(server: Server) -> None:
+    """It is empty then, and forgotten before the one who is told has asked what it is called."""
+    lanes = {**LANES, "goes": LaneConfig(0, 1)}
+    async with member(server.url, lanes=lanes, work=False) as (owner, _), member(server.url) as (other, ear):
+        learn = other._session.learn_names
+        other._session.lanes = {code: name for code, name in other._session.lanes.items() if name != "goes"}
+
+        async def learn_late(**options: Any) -> None:
+            assert await owner.forget_lane("goes")
+            await learn(**options)
+
+        other._session.learn_names = learn_late  # type: ignore[method-assign]
+        await owner.submit(new("c1", lane="goes", delay=50.0))
+        assert await other.cancel("c1") == "cancelled"
+        await until(lambda: ear.facts)
+        assert [(fact.kind, fact.id, fact.lane) for fact in ear.facts] == [(FactKind.CANCELLED, "c1", "unknown")]

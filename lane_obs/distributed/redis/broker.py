@@ -150,7 +150,7 @@ class RedisBroker(Questions):
                 answer = await self._session.ask_once("close", request, wait=wait)
                 more, rows = decode(answer[0]) if answer is not None else (False, ())
                 if rows and listener is not None:
-                    await self._session.know((row[1] for row in rows), wait=wait)
+                    await self._session.know([row[1] for row in rows], wait=wait)
                     listener.on_facts(to_facts(rows, answer[1:], self._session.lanes))
         self._session.epoch = ""
         await self._link.close()
@@ -261,11 +261,12 @@ class RedisBroker(Questions):
     async def _turn(self, parts: list[bytes], ended: Sequence[tuple[str, int]], wanted: bool) -> Turn:  # noqa: FBT001 - as it is kept
         self._unanswered = parts, ended, wanted
         answer = await self._session.send(load("turn"), parts, wait=None)
-        try:
-            turn, pushed = to_turn(answer, self._session.lanes)
-        except KeyError:
-            await self._session.learn_names(wait=None)
-            turn, pushed = to_turn(answer, self._session.lanes)
+        while True:
+            try:
+                turn, pushed = to_turn(answer, self._session.lanes)
+                break
+            except KeyError as unknown:  # the lane of this code
+                await self._session.know(unknown.args, wait=None)
         self._unanswered = None
         return self._inbox.note(turn, pushed, ended, wanted=wanted)
 

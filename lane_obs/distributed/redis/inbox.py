@@ -172,8 +172,8 @@ class Inbox:
             self._begin(self._learn_and_tell, rows, bodies)
 
     async def _learn_and_tell(self, rows: Sequence[Any], bodies: Sequence[bytes]) -> None:
-        await self._session.learn_names(wait=None)
-        self.tell([fact for fact in to_facts(rows, bodies, self._session.lanes) if fact.lane])
+        await self._session.know([row[1] for row in rows], wait=None)
+        self.tell(to_facts(rows, bodies, self._session.lanes))
 
     def _begin(self, work: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Does something that waits for the server, and is given up at the end, maybe before its first step."""

@@ -14,7 +14,7 @@ from lane_obs.distributed.redis.program import load
 from lane_obs.errors import BrokerMismatch, BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from lane_obs.distributed.redis.keys import Keys
     from lane_obs.distributed.redis.link import Link
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 VERSION: Final = 1
 """Schema version of what is stored."""
+_FORGOTTEN: Final = "unknown"
+"""What a lane is called whose name is gone, as metrics call one that nobody knows."""
 OTHER_QUEUE, NOT_REGISTERED, NO_QUEUE = 0, 1, 2
 """What scripts answer where the member is not in the queue that it means."""
 
@@ -145,10 +147,12 @@ class Session:
         answer = await self._run(load(name), [self.code, self.epoch, encode(request)], wait)
         return None if type(answer) is int else answer
 
-    async def know(self, codes: Iterable[int], *, wait: float) -> None:
-        """Sees to it that the names of these lanes are known."""
+    async def know(self, codes: Collection[int], *, wait: float | None) -> None:
+        """Sees to it that these lanes have names. One that was forgotten since it was told of has none any more."""
         if any(code not in self.lanes for code in codes):
             await self.learn_names(wait=wait)
+            for code in codes:
+                self.lanes.setdefault(code, _FORGOTTEN)
 
     async def _run(self, program: Program, args: list[Any], wait: float | None, held_by: str | None = None) -> Any:
         if self.link is None:

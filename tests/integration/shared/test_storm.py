@@ -197,7 +197,9 @@ class Storm:
                 taken[event.payload["command_id"]] += 1
             elif event.key in _FINAL:
                 ended[event.payload["command_id"]] += 1
-        assert not taken - ended, "taken in and without an end"
+        lost = taken - ended
+        told = [(e.key, e.payload) for sink in self._sinks for e in sink.events if e.payload.get("command_id") in lost]
+        assert not lost, f"taken in and without an end: {told}"
         assert set(ended.values()) == {1}, "two ends"
         assert len(ended) == count  # of a lane that others forget meanwhile some may be kept whose submit is refused
 
